@@ -1,0 +1,1 @@
+//! Here is a task, do it within the rules.

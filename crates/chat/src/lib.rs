@@ -1,0 +1,1 @@
+//! Here are messages, give me tokens; here are tokens, give me messages.

@@ -1,0 +1,1 @@
+//! Here are sequences, who goes next?

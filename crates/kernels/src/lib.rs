@@ -1,0 +1,1 @@
+//! Here are buffers, give me the result.

@@ -1,0 +1,1 @@
+//! Here are token ids and a cache, give me logits.

@@ -1,0 +1,9 @@
+//! What would you like to do?
+
+mod verbs;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    verbs::run()
+}

@@ -1,0 +1,1 @@
+//! Here is an HTTP request, stream the answer.

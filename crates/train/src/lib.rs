@@ -1,0 +1,1 @@
+//! Here is data, make better weights.
