@@ -1,5 +1,7 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod words;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -12,13 +14,26 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    /// Turn text on stdin into token ids.
+    Tokenize(words::Tokenize),
+    /// Turn token ids on stdin into text.
+    Detokenize(words::Detokenize),
+    /// Show the prompt that the model will see for a chat-completions request.
+    Render(words::Render),
+    /// Parse the token ids of a reply on stdin into a message.
+    Parse(words::Parse),
+}
 
 /// Parse the command line, run the verb, print its error as one sentence.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.verb {};
-    #[allow(unreachable_code)]
+    let outcome = match cli.verb {
+        Verb::Tokenize(verb) => verb.run(),
+        Verb::Detokenize(verb) => verb.run(),
+        Verb::Render(verb) => verb.run(),
+        Verb::Parse(verb) => verb.run(),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
