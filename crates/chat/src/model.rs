@@ -11,6 +11,7 @@
 
 use crate::message::{Conversation, Request};
 use crate::scanner::{Delta, Finish, Open};
+use crate::wire::{anthropic, openai};
 use futures_core::Stream;
 use std::pin::Pin;
 
@@ -64,6 +65,35 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Of these, reasoning.
     pub reasoning_tokens: u64,
+}
+
+impl From<Usage> for openai::Usage {
+    fn from(usage: Usage) -> Self {
+        Self::new(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, usage.reasoning_tokens)
+    }
+}
+
+impl From<openai::Usage> for Usage {
+    fn from(usage: openai::Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached(),
+            completion_tokens: usage.completion_tokens,
+            reasoning_tokens: usage.completion_tokens_details.map_or(0, |detail| detail.reasoning_tokens),
+        }
+    }
+}
+
+impl From<Usage> for anthropic::Usage {
+    /// That format counts cached prompt tokens apart.
+    fn from(usage: Usage) -> Self {
+        Self {
+            input_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
+            output_tokens: usage.completion_tokens,
+            cache_read_input_tokens: Some(usage.cached_tokens),
+            cache_creation_input_tokens: None,
+        }
+    }
 }
 
 /// Why there is no (further) answer. The variants differ in what the caller should do.

@@ -3,6 +3,8 @@
 
 use perilune_chat::message::Invalid;
 use perilune_chat::message::Problem;
+use perilune_chat::model::Usage;
+use perilune_chat::scanner::{Closing, Delta, Reply};
 use perilune_chat::wire::{anthropic, from_json, openai};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +76,52 @@ fn a_chat_response_and_its_chunks() {
     unchanged::<openai::ChatChunk>(&format!(
         r#"{{"id":"c1","object":"chat.completion.chunk","created":1,"model":"m","choices":[],"usage":{usage}}}"#
     ));
+}
+
+/// A client that adds up the chunks has what the unstreamed answer holds.
+#[test]
+fn streamed_equals_unstreamed() {
+    let deltas = [
+        Delta::Reasoning("r1 ".into()),
+        Delta::Reasoning("r2".into()),
+        Delta::Content("c".into()),
+        Delta::ToolCallBegin { index: 0, id: "functions.f:0".into(), name: "f".into() },
+        Delta::ToolCallArguments { index: 0, text: "{\"a\"".into() },
+        Delta::ToolCallArguments { index: 0, text: ": 1}".into() },
+        Delta::ToolCallEnd { index: 0, closing: Closing::Marker },
+        Delta::ToolCallBegin { index: 1, id: "functions.g:1".into(), name: "g".into() },
+        Delta::ToolCallEnd { index: 1, closing: Closing::Marker },
+    ];
+    let (mut content, mut reasoning) = (String::new(), String::new());
+    let mut calls: Vec<openai::ToolCall> = Vec::new();
+    for delta in deltas.iter().filter_map(Delta::to_openai) {
+        content += &delta.content.unwrap_or_default();
+        reasoning += &delta.reasoning_content.unwrap_or_default();
+        for piece in delta.tool_calls.unwrap_or_default() {
+            if let Some(id) = piece.id {
+                assert_eq!(piece.index as usize, calls.len());
+                let function =
+                    openai::FunctionCall { name: piece.function.name.unwrap(), arguments: "".into() };
+                calls.push(openai::ToolCall { id: Some(id), kind: piece.kind, function });
+            }
+            let call = &mut calls[piece.index as usize].function;
+            call.arguments =
+                (call.arguments.as_str().unwrap().to_owned() + &piece.function.arguments.unwrap()).into();
+        }
+    }
+    let whole = openai::ResponseMessage::from(Reply::from_iter(deltas));
+    assert_eq!((whole.content.unwrap(), whole.reasoning_content.unwrap()), (content, reasoning));
+    assert_eq!(whole.tool_calls.unwrap(), calls);
+    let empty = serde_json::to_string(&openai::ResponseMessage::from(Reply::default())).unwrap();
+    assert_eq!(empty, r#"{"role":"assistant","content":null}"#);
+}
+
+#[test]
+fn usage_moves_between_formats() {
+    let usage = Usage { prompt_tokens: 26, cached_tokens: 16, completion_tokens: 10, reasoning_tokens: 4 };
+    assert_eq!(Usage::from(openai::Usage::from(usage)), usage);
+    let apart = anthropic::Usage::from(usage);
+    assert_eq!((apart.input_tokens, apart.cache_read_input_tokens, apart.output_tokens), (10, Some(16), 10));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A whole reply, put together from deltas.
 
-use super::{Closing, Delta, Ending, Scanner, ScannerOptions, Summary};
+use super::{Closing, Delta, Ending, Finish, Scanner, ScannerOptions, Summary};
 use crate::message::{Arguments, Assistant, ToolCall};
 use crate::tokenizer::{SpecialText, Tokenizer};
+use crate::wire::{anthropic, openai};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// The sum of a reply's deltas.
@@ -73,6 +75,71 @@ impl From<Reply> for Assistant {
             reasoning: reply.reasoning,
             content: reply.content,
             tool_calls: reply.tool_calls.into_iter().map(call).collect(),
+        }
+    }
+}
+
+impl From<Reply> for openai::ResponseMessage {
+    /// The reply as an OpenAI-shaped message: empty fields are null or missing.
+    fn from(reply: Reply) -> Self {
+        let call = |call: Call| openai::ToolCall {
+            id: Some(call.id),
+            kind: Some("function".to_owned()),
+            function: openai::FunctionCall { name: call.name, arguments: Value::String(call.arguments) },
+        };
+        let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        openai::ResponseMessage {
+            role: "assistant".to_owned(),
+            content: some(reply.content),
+            reasoning_content: some(reply.reasoning),
+            tool_calls: Some(reply.tool_calls.into_iter().map(call).collect::<Vec<_>>())
+                .filter(|calls| !calls.is_empty()),
+        }
+    }
+}
+
+impl Delta {
+    /// The delta as a piece of an OpenAI-shaped chunk; the end of a call has none.
+    #[must_use]
+    pub fn to_openai(&self) -> Option<openai::ChunkDelta> {
+        let call = |index: usize, id: Option<&String>, name: Option<&String>, arguments: &str| {
+            let function =
+                openai::FunctionDelta { name: name.cloned(), arguments: Some(arguments.to_owned()) };
+            let kind = id.map(|_| "function".to_owned());
+            let piece = openai::ToolCallDelta { index: index as u32, id: id.cloned(), kind, function };
+            openai::ChunkDelta { tool_calls: Some(vec![piece]), ..openai::ChunkDelta::default() }
+        };
+        let delta = match self {
+            Self::Reasoning(text) => {
+                openai::ChunkDelta { reasoning_content: Some(text.clone()), ..openai::ChunkDelta::default() }
+            }
+            Self::Content(text) => {
+                openai::ChunkDelta { content: Some(text.clone()), ..openai::ChunkDelta::default() }
+            }
+            Self::ToolCallBegin { index, id, name } => call(*index, Some(id), Some(name), ""),
+            Self::ToolCallArguments { index, text } => call(*index, None, None, text),
+            Self::ToolCallEnd { .. } => return None,
+        };
+        Some(delta)
+    }
+}
+
+impl From<Finish> for openai::FinishReason {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::Stop,
+            Finish::ToolCalls => Self::ToolCalls,
+            Finish::Length => Self::Length,
+        }
+    }
+}
+
+impl From<Finish> for anthropic::StopReason {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::EndTurn,
+            Finish::ToolCalls => Self::ToolUse,
+            Finish::Length => Self::MaxTokens,
         }
     }
 }

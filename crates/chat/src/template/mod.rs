@@ -289,6 +289,8 @@ impl Template {
         }
     }
 
+    /// Switched-off thinking opens the answer after an empty think pair, as K2.5 does in instant mode.
+    /// Kimi K2 Thinking was trained to think always; whether to let it be switched off is the server's choice.
     fn open_answer(&self, page: &mut Page, thinking: Thinking) -> Opening {
         if !self.generation_prompt {
             return Opening::Unknown;

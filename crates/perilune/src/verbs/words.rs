@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use perilune_chat::message::Envelope;
-use perilune_chat::scanner::{self, Ending, Finish, Open, Opening, Reply, ScannerOptions, Summary};
+use perilune_chat::scanner::{self, Ending, Open, Opening, Reply, ScannerOptions, Summary};
 use perilune_chat::template::{Template, ToolForm};
 use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use perilune_chat::wire::{self, openai};
@@ -129,26 +129,8 @@ fn expectations(template: &Template, path: &Path) -> Result<(Opening, Vec<String
 
 /// The reply as a choice of a chat completion, with what was damaged beside it.
 fn choice_json(reply: Reply, summary: Summary) -> Value {
-    let calls: Vec<_> = reply
-        .tool_calls
-        .into_iter()
-        .map(|call| openai::ToolCall {
-            id: Some(call.id),
-            kind: Some("function".to_owned()),
-            function: openai::FunctionCall { name: call.name, arguments: Value::String(call.arguments) },
-        })
-        .collect();
-    let message = openai::ResponseMessage {
-        role: "assistant".to_owned(),
-        content: (!reply.content.is_empty()).then_some(reply.content),
-        reasoning_content: (!reply.reasoning.is_empty()).then_some(reply.reasoning),
-        tool_calls: (!calls.is_empty()).then_some(calls),
-    };
-    let finish_reason = match summary.finish {
-        Finish::Stop => openai::FinishReason::Stop,
-        Finish::ToolCalls => openai::FinishReason::ToolCalls,
-        Finish::Length => openai::FinishReason::Length,
-    };
+    let message = openai::ResponseMessage::from(reply);
+    let finish_reason = openai::FinishReason::from(summary.finish);
     let mut choice = json!({ "message": message, "finish_reason": finish_reason });
     if let Some(open) = summary.left_open {
         choice["left_open"] = json!(match open {
