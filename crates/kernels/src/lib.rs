@@ -1,1 +1,3 @@
 //! Here are buffers, give me the result.
+
+pub mod map;

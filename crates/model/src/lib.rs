@@ -1,1 +1,5 @@
 //! Here are token ids and a cache, give me logits.
+
+pub mod checkpoint;
+pub mod config;
+pub mod layout;
