@@ -1,8 +1,9 @@
 //! One suite for every operation and every instruction set present: the same bits as the scalar reference, the
 //! same bits for a row in any batch and on any number of threads, and close to plain f64 arithmetic.
 
-use half::bf16;
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use half::bf16;
 
 use perilune_kernels::attention::{self, Latents, MlaShape, Query};
 use perilune_kernels::cpu::{Cpu, Isa};

@@ -3,3 +3,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod layout;
+
+pub mod cache;
+pub mod forward;
+pub mod weights;
