@@ -6,4 +6,5 @@ pub mod layout;
 
 pub mod cache;
 pub mod forward;
+pub mod solo;
 pub mod weights;
