@@ -3,3 +3,5 @@
 pub mod checkpoint;
 pub mod config;
 pub mod layout;
+pub mod plan;
+pub mod synth;
