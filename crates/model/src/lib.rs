@@ -3,5 +3,10 @@
 pub mod checkpoint;
 pub mod config;
 pub mod layout;
+
+pub mod cache;
+pub mod forward;
+pub mod weights;
+
 pub mod plan;
 pub mod synth;

@@ -95,7 +95,7 @@ impl Checkpoint {
         ))
     }
 
-    fn require(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+    pub(crate) fn require(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
         self.tensor(name).ok_or_else(|| CheckpointError::MissingTensor {
             dir: self.dir().to_path_buf(),
             tensor: name.to_owned(),
