@@ -6,17 +6,14 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::forward::Arithmetic;
 use crate::layout::{self, Kind, TensorSpec};
+use crate::weights::Dense;
+use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
-
-/// Tokens in a block of the cache; a sequence takes whole blocks.
-pub const BLOCK_TOKENS: u64 = 64;
 
 /// Prompt tokens that pass the layers together.
 pub const CHUNK_TOKENS: u64 = 512;
-
-/// Weights that share a scale in the 8-bit form.
-pub const INT8_GROUP: u64 = 32;
 
 /// Bytes of an 8-bit scale.
 const INT8_SCALE_BYTES: u64 = 4;
@@ -30,26 +27,6 @@ const FAULT_BYTES: u64 = 64 << 10;
 
 /// Largest number of tokens in all sequences together that is planned for.
 pub const TOKENS_MAX: u64 = 1 << 40;
-
-/// How the matrices that are not routed experts are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dense {
-    /// As published, mapped.
-    Bf16,
-    /// Re-encoded at load: one signed byte a weight and one scale for 32 of them.
-    Int8,
-}
-
-/// Which arithmetic runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arithmetic {
-    /// 8-bit activations, BF16 latent cache.
-    Fast,
-    /// f32 throughout, expanded f32 keys and values.
-    Exact,
-}
 
 /// The run to plan for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -142,7 +119,7 @@ const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExp
 
 /// Bytes of a matrix `[n_rows, n_columns]` re-encoded to 8 bit: a code per weight, an f32 scale per 32 columns of a row.
 pub fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
-    n_rows * (n_columns + n_columns.div_ceil(INT8_GROUP) * INT8_SCALE_BYTES)
+    n_rows * (n_columns + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
 }
 
 fn spec_int8_bytes(spec: &TensorSpec) -> u64 {
@@ -152,15 +129,6 @@ fn spec_int8_bytes(spec: &TensorSpec) -> u64 {
         }
         _ => 0,
     }
-}
-
-/// Bytes of cache that one token takes in all layers.
-pub fn cache_bytes_per_token(config: &Config, path: Arithmetic) -> u64 {
-    let per_layer = match path {
-        Arithmetic::Fast => (config.kv_lora_rank + config.qk_rope_head_dim) * 2,
-        Arithmetic::Exact => config.num_attention_heads * (config.qk_head_dim() + config.v_head_dim) * 4,
-    };
-    per_layer as u64 * config.num_hidden_layers as u64
 }
 
 /// Bytes of scratch that `n_tokens` passing the layers together take: the widest moment of a layer, in f32.
@@ -215,7 +183,7 @@ impl Plan {
     pub fn new(config: &Config, weights: Weights, request: Request) -> Result<Plan, PlanError> {
         let Request { context, batch, dense, path } = request;
         let n_tokens = context
-            .checked_next_multiple_of(BLOCK_TOKENS)
+            .checked_next_multiple_of(BLOCK_TOKENS as u64)
             .and_then(|context| context.checked_mul(batch))
             .filter(|n| (1..=TOKENS_MAX).contains(n))
             .ok_or(PlanError::Tokens { context, batch })?;
@@ -226,7 +194,7 @@ impl Plan {
         let experts_of = |n_tokens| (weights.experts as f64 * share(n_tokens)) as u64;
         let reencoded_bytes = if dense == Dense::Int8 { weights.dense_int8 } else { 0 };
         let mapped_dense = if dense == Dense::Int8 { 0 } else { weights.dense };
-        let cache_bytes_per_token = cache_bytes_per_token(config, path);
+        let cache_bytes_per_token = path.cache_form().bytes_per_token(config) as u64;
         let cache_bytes = n_tokens.saturating_mul(cache_bytes_per_token);
         let scratch_bytes = scratch_bytes(config, CHUNK_TOKENS.min(context), batch);
         let row_bytes = weights.embedding / config.vocab_size as u64;
@@ -287,7 +255,7 @@ impl Plan {
         if request.path == Arithmetic::Exact && fits(fast) {
             remedies.push(Remedy::FastPath);
         }
-        if request.dense == Dense::Bf16 && fits(Request { dense: Dense::Int8, ..fast }) {
+        if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {
             remedies.push(Remedy::DenseInt8);
         }
         remedies.push(Remedy::Ram(self.resident_bytes));

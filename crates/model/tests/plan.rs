@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use perilune_model::config::Config;
-use perilune_model::plan::{Arithmetic, Dense, Plan, Remedy, Request, Verdict, Weights};
+use perilune_model::forward::Arithmetic;
+use perilune_model::plan::{Plan, Remedy, Request, Verdict, Weights};
+use perilune_model::weights::Dense;
 
 const K2: &str = include_str!("data/k2_thinking_config.json");
 
-const RUN: Request = Request { context: 32_768, batch: 1, dense: Dense::Bf16, path: Arithmetic::Fast };
+const RUN: Request = Request { context: 32_768, batch: 1, dense: Dense::AsPublished, path: Arithmetic::Fast };
 
 fn plan(request: Request) -> Plan {
     let config = Config::from_json(K2).unwrap();
@@ -36,7 +38,7 @@ fn k2_takes_what_is_published() {
     );
     assert!(int8.resident_bytes < bf16.resident_bytes);
     let exact = plan(Request { path: Arithmetic::Exact, ..RUN });
-    check("expanded cache of a token", exact.cache_bytes_per_token, 64.0 * 320.0 * 4.0 * 61.0);
+    check("expanded cache of a token", exact.cache_bytes_per_token, (64.0 * 256.0 + 64.0) * 4.0 * 61.0);
 }
 
 #[test]
