@@ -14,7 +14,8 @@ use perilune_kernels::router::{Chosen, RouterRule, choose};
 use perilune_kernels::{BLOCK_TOKENS, GROUP, activation, norm};
 
 /// Which arithmetic a pass uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Arithmetic {
     /// `f32` on the unrounded values of the weights.
     Exact,

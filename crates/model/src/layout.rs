@@ -66,6 +66,19 @@ impl Kind {
     }
 }
 
+/// What a tensor's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Floats that are parameters themselves.
+    Plain,
+    /// Packed codes, [`CODES_PER_WORD`] to a word.
+    Codes,
+    /// One scale for each group of a packed matrix's input columns.
+    Scales,
+    /// The `[out, in]` of a packed matrix, stored as two integers.
+    StoredShape([usize; 2]),
+}
+
 /// One tensor that a checkpoint of the config must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -77,15 +90,28 @@ pub struct TensorSpec {
     pub dtypes: &'static [Dtype],
     /// What it belongs to.
     pub kind: Kind,
-    /// Model parameters it holds: eight to a packed word, none in scales and stored shapes.
-    pub n_parameters: u64,
+    /// What its elements are.
+    pub role: Role,
 }
 
 impl TensorSpec {
+    /// Number of its elements.
+    pub fn n_elements(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).product()
+    }
+
+    /// Model parameters it holds: eight to a packed word, none in scales and stored shapes.
+    pub fn n_parameters(&self) -> u64 {
+        match self.role {
+            Role::Plain => self.n_elements(),
+            Role::Codes => self.n_elements() * CODES_PER_WORD as u64,
+            Role::Scales | Role::StoredShape(_) => 0,
+        }
+    }
+
     /// Bytes it takes in the dtype the config announces.
     pub fn n_bytes(&self) -> u64 {
-        let n_elements: u64 = self.shape.iter().map(|&size| size as u64).product();
-        n_elements * (self.dtypes[0].bitsize() as u64 / 8)
+        self.n_elements() * (self.dtypes[0].bitsize() as u64 / 8)
     }
 }
 
@@ -121,8 +147,8 @@ pub struct Parameters {
 
 /// Count the parameters of a config (its sizes within the limits of [`crate::config`]).
 pub fn parameters(config: &Config) -> Parameters {
-    let sum = tally(config, |spec| u128::from(spec.n_parameters));
-    let embedding = embedding_specs(config).iter().map(|spec| u128::from(spec.n_parameters)).sum();
+    let sum = tally(config, |spec| u128::from(spec.n_parameters()));
+    let embedding = embedding_specs(config).iter().map(|spec| u128::from(spec.n_parameters())).sum();
     let chosen = sum.routed / config.n_routed_experts as u128 * config.num_experts_per_tok as u128;
     Parameters { total: sum.rest + sum.routed, active: sum.rest + chosen, embedding }
 }
@@ -165,24 +191,22 @@ impl<'a> Specs<'a> {
         Specs { config, prefix: config.tensor_prefix.clone() + &prefix, list: Vec::new() }
     }
 
-    fn push(&mut self, name: &str, shape: &[usize], dtypes: &'static [Dtype], kind: Kind, n_parameters: u64) {
+    fn push(&mut self, name: &str, shape: &[usize], dtypes: &'static [Dtype], kind: Kind, role: Role) {
         let name = format!("{}{name}", self.prefix);
-        self.list.push(TensorSpec { name, shape: shape.to_vec(), dtypes, kind, n_parameters });
+        self.list.push(TensorSpec { name, shape: shape.to_vec(), dtypes, kind, role });
     }
 
     /// A plain float tensor, all of whose elements are parameters.
     fn plain(&mut self, name: &str, shape: &[usize], kind: Kind) {
-        let n_parameters = shape.iter().map(|&size| size as u64).product();
-        self.push(name, shape, float_dtypes(self.config), kind, n_parameters);
+        self.push(name, shape, float_dtypes(self.config), kind, Role::Plain);
     }
 
     /// A matrix in the published packing: `[out, in / 8]` words, `[out, in / group]` scales, `[out, in]` as stored.
     fn packed(&mut self, name: &str, [n_out, n_in]: [usize; 2], group_size: usize, kind: Kind) {
-        let n_parameters = n_out as u64 * n_in as u64;
         let words = [n_out, n_in / CODES_PER_WORD];
-        self.push(&format!("{name}.weight_packed"), &words, WORDS, kind, n_parameters);
-        self.push(&format!("{name}.weight_scale"), &[n_out, n_in / group_size], SCALE, kind, 0);
-        self.push(&format!("{name}.weight_shape"), &[2], SHAPE, kind, 0);
+        self.push(&format!("{name}.weight_packed"), &words, WORDS, kind, Role::Codes);
+        self.push(&format!("{name}.weight_scale"), &[n_out, n_in / group_size], SCALE, kind, Role::Scales);
+        self.push(&format!("{name}.weight_shape"), &[2], SHAPE, kind, Role::StoredShape([n_out, n_in]));
     }
 
     fn mlp(&mut self, name: &str, n_inner: usize, kind: Kind) {
@@ -223,7 +247,7 @@ fn layer_specs(config: &Config, layer_idx: usize) -> Vec<TensorSpec> {
         let n_experts = config.n_routed_experts;
         specs.plain("mlp.gate.weight", &[n_experts, config.hidden_size], Kind::Router);
         let bias = "mlp.gate.e_score_correction_bias";
-        specs.push(bias, &[n_experts], F32_FIRST, Kind::Router, n_experts as u64);
+        specs.push(bias, &[n_experts], F32_FIRST, Kind::Router, Role::Plain);
         if config.n_shared_experts > 0 {
             let n_inner = config.n_shared_experts * config.moe_intermediate_size;
             specs.mlp("mlp.shared_experts.", n_inner, Kind::SharedExpert);

@@ -8,3 +8,6 @@ pub mod cache;
 pub mod forward;
 pub mod solo;
 pub mod weights;
+
+pub mod plan;
+pub mod synth;

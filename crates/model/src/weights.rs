@@ -8,7 +8,8 @@ use perilune_kernels::map::Advice;
 use perilune_kernels::matrix::{Buffer, Matrix, MatrixData};
 
 /// How matrices that are not routed experts are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Dense {
     /// In place, as the file has them.
     AsPublished,
