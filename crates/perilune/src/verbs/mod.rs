@@ -1,24 +1,39 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod bench;
+mod generate;
+mod interrupt;
+mod logits;
+mod memory;
+mod open;
+mod progress;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Run Kimi K2 Thinking and models of its architecture from their published weights.
 #[derive(Parser)]
-#[command(name = "perilune", version, about, propagate_version = true)]
+#[command(name = "perilune", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    Logits(logits::LogitsArgs),
+    Generate(generate::GenerateArgs),
+    Bench(bench::BenchArgs),
+}
 
 /// Parse the command line, run the verb, print its error as one sentence.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.verb {};
-    #[allow(unreachable_code)]
+    let outcome = match cli.verb {
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
