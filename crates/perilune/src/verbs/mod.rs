@@ -1,5 +1,12 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod bench;
+mod generate;
+mod interrupt;
+mod logits;
+mod memory;
+mod open;
+mod progress;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -7,7 +14,7 @@ use std::process::ExitCode;
 
 /// Run Kimi K2 Thinking and models of its architecture from their published weights.
 #[derive(Parser)]
-#[command(name = "perilune", version, about, propagate_version = true)]
+#[command(name = "perilune", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -15,13 +22,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Turn text on stdin into token ids.
+    Logits(logits::LogitsArgs),
+    Generate(generate::GenerateArgs),
+    Bench(bench::BenchArgs),
     Tokenize(words::Tokenize),
-    /// Turn token ids on stdin into text.
     Detokenize(words::Detokenize),
-    /// Show the prompt that the model will see for a chat-completions request.
     Render(words::Render),
-    /// Parse the token ids of a reply on stdin into a message.
     Parse(words::Parse),
 }
 
@@ -29,6 +35,9 @@ enum Verb {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.verb {
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Tokenize(verb) => verb.run(),
         Verb::Detokenize(verb) => verb.run(),
         Verb::Render(verb) => verb.run(),
