@@ -1,3 +1,4 @@
 //! Here are messages, give me tokens; here are tokens, give me messages.
 
+pub mod grammar;
 pub mod tokenizer;
