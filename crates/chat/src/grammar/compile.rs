@@ -4,7 +4,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
-use llguidance::earley::SlicedBiasComputer;
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory};
 use serde_json::Value;
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
@@ -29,7 +28,7 @@ const ESCAPES: &str = "nrbtf\\\"";
 /// 14,000 when masking).
 fn limits() -> ParserLimits {
     ParserLimits {
-        max_items_in_row: 2_000,
+        max_items_in_row: 10_000,
         initial_lexer_fuel: 1_000_000,
         step_lexer_fuel: 200_000,
         step_max_items: 50_000,
@@ -38,6 +37,17 @@ fn limits() -> ParserLimits {
         precompute_large_lexemes: true,
         verbose_errors: false,
     }
+}
+
+/// Classes of tokens whose masks are made once: white space, and string content by length. The short lengths serve
+/// strings that near their `maxLength`; without them such a mask visits the whole vocabulary.
+fn slices() -> Vec<String> {
+    const LENGTHS: [u32; 9] = [1, 2, 3, 4, 5, 6, 8, 10, 30];
+    let content = r#"[^"\\\x00-\x1F\x7F]"#;
+    let mut slices = vec![r"[\x20\x0A\x0D\x09]+".to_owned()];
+    slices.extend(LENGTHS.map(|n_chars| format!("{content}{{1,{n_chars}}}")));
+    slices.push(format!("{content}+"));
+    slices
 }
 
 /// What of a schema is not enforced, and how long its values can be.
@@ -117,8 +127,8 @@ impl GrammarFactory {
         let guard = Guard::new(&trie, tokenizer.n_ranks() as u32);
         let env: TokEnv = Arc::new(Env { tokenizer: Arc::clone(&tokenizer), trie });
         let capabilities = InferenceCapabilities { ff_tokens: true, ..Default::default() };
-        let mut parsers = ParserFactory::new(&env, capabilities, &SlicedBiasComputer::general_slices())
-            .map_err(|error| vocabulary(&error))?;
+        let mut parsers =
+            ParserFactory::new(&env, capabilities, &slices()).map_err(|error| vocabulary(&error))?;
         parsers.quiet();
         *parsers.limits_mut() = limits();
         let vocab = Arc::new(Vocab { tokenizer, env, guard });

@@ -213,6 +213,7 @@ fn report(tool: Option<&str>, template: &Template) -> Report {
 }
 
 /// One tool of a constraint.
+#[derive(Clone)]
 struct Tool {
     name: String,
     template: Arc<Template>,
@@ -221,6 +222,7 @@ struct Tool {
 }
 
 /// What may stand after the think block.
+#[derive(Clone)]
 enum Answer {
     Free,
     Json(Arc<Template>),
@@ -229,6 +231,7 @@ enum Answer {
 }
 
 /// The tool section of the turn.
+#[derive(Clone)]
 struct Section {
     tools: Vec<Tool>,
     next_call_idx: u32,
@@ -259,6 +262,7 @@ impl Section {
 }
 
 /// Where the generation is.
+#[derive(Clone)]
 #[allow(clippy::large_enum_variant)] // One per sequence, and mostly in its largest form.
 enum State {
     Free(StartsIn),
@@ -272,7 +276,8 @@ enum State {
     Done,
 }
 
-/// Which token may come next in one generation.
+/// Which token may come next in one generation; a clone goes its own way from where it was made.
+#[derive(Clone)]
 pub struct Constraint {
     vocab: Arc<Vocab>,
     section: Section,

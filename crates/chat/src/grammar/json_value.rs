@@ -9,6 +9,7 @@ use super::guard::{Position, is_set, set};
 use super::schema::shorten;
 
 /// The parser of one value, followed by the marker `end`.
+#[derive(Clone)]
 pub(super) struct JsonValue {
     matcher: Matcher,
     position: Position,
@@ -60,11 +61,22 @@ impl JsonValue {
         if id >= vocab.n_ranks() || self.is_whole() {
             return Err(GrammarError::NotAllowed { id });
         }
+        let mut ahead = self.position;
+        if !ahead.advance(vocab.trie().token(id)) && !self.allows(id, vocab)? {
+            return Err(GrammarError::NotAllowed { id });
+        }
         if self.matcher.try_consume_tokens(&[id]).map_err(generation)? == 0 {
             return Err(GrammarError::NotAllowed { id });
         }
-        self.position.advance(vocab.trie().token(id));
+        self.position = ahead;
         Ok(Step::Inside)
+    }
+
+    /// Whether the mask has a token that passes a lexical limit.
+    fn allows(&mut self, id: u32, vocab: &Vocab) -> Result<bool, GrammarError> {
+        let mut mask = vec![0; vocab.n_words()];
+        self.fill(vocab, &mut mask)?;
+        Ok(is_set(&mask, id))
     }
 
     /// The only way on, as far as there is only one.

@@ -23,6 +23,17 @@ pub const SUBSCHEMAS_MAX: usize = 10_000;
 pub const ENUM_VALUES_MAX: usize = 5_000;
 /// Most `pattern`s and `patternProperties` of one schema.
 pub const PATTERNS_MAX: usize = 100;
+/// Most `patternProperties` of one object; each pair is compared.
+pub const PATTERN_PROPERTIES_MAX: usize = 16;
+/// Most patterns and formats in schemas that hold together with others (`allOf` and the like): the work doubles with
+/// each of them.
+pub const PATTERNS_TOGETHER_MAX: usize = 6;
+/// Most `properties` of one object.
+pub const PROPERTIES_MAX: usize = 1_000;
+/// Most branches of one `anyOf`, `oneOf` or `allOf`.
+pub const BRANCHES_MAX: usize = 500;
+/// Longest chain of references that stay at the same value.
+pub const REFERENCES_MAX: usize = 64;
 /// Most bytes of one pattern.
 pub const PATTERN_BYTES_MAX: usize = 1_000;
 /// Largest `maxItems` that is enforced; a larger one is reported.
@@ -248,6 +259,7 @@ struct Rewriter<'s> {
     def_idx: HashMap<(String, bool), usize>,
     pending: VecDeque<(usize, &'s Value, bool)>,
     n_schemas: usize,
+    n_patterns_together: usize,
     unenforced: Vec<Unenforced>,
     has_open_names: bool,
 }
@@ -261,6 +273,7 @@ impl<'s> Rewriter<'s> {
             def_idx: HashMap::new(),
             pending: VecDeque::new(),
             n_schemas: 0,
+            n_patterns_together: 0,
             unenforced: Vec::new(),
             has_open_names: false,
         }
@@ -284,6 +297,12 @@ impl<'s> Rewriter<'s> {
             _ => return Err(bad(at, "a schema (an object, true or false)")),
         };
         let merged_children = merged || has_siblings_in_place(map);
+        if merged_children {
+            let keywords = ["pattern", "format"];
+            self.n_patterns_together += keywords.iter().filter(|keyword| map.contains_key(**keyword)).count();
+            let what = "patterns that hold together with other schemas";
+            too_large(at, self.n_patterns_together, what, PATTERNS_TOGETHER_MAX)?;
+        }
         let mut out = Map::new();
         for (keyword, value) in map {
             self.keyword(map, keyword, value, at, (merged, merged_children), &mut out)?;
@@ -488,6 +507,7 @@ impl<'s> Rewriter<'s> {
 
     fn named(&mut self, value: &'s Value, here: &str, merged: bool) -> Result<Value, GrammarError> {
         let map = value.as_object().ok_or_else(|| bad(here, "an object of schemas"))?;
+        too_large(here, map.len(), "properties", PROPERTIES_MAX)?;
         let mut out = Map::new();
         for (name, schema) in map {
             out.insert(name.clone(), self.schema(schema, &format!("{here}/{}", escape(name)), merged)?);
@@ -498,6 +518,7 @@ impl<'s> Rewriter<'s> {
     fn patterns(&mut self, value: &'s Value, at: &str, merged: bool) -> Result<Value, GrammarError> {
         let here = format!("{at}/patternProperties");
         let map = value.as_object().ok_or_else(|| bad(&here, "an object of schemas"))?;
+        too_large(&here, map.len(), "patterns for names", PATTERN_PROPERTIES_MAX)?;
         let mut out = Map::new();
         for (text, schema) in map {
             let schema = self.schema(schema, &format!("{here}/{}", escape(text)), merged)?;
@@ -553,6 +574,7 @@ impl<'s> Rewriter<'s> {
         let Some(schemas) = value.as_array().filter(|schemas| !schemas.is_empty()) else {
             return Err(bad(here, "an array with at least one schema"));
         };
+        too_large(here, schemas.len(), "branches", BRANCHES_MAX)?;
         let has_siblings = n_assertions(map) > 1;
         let merged = merged || has_siblings || (keyword == "allOf" && schemas.len() > 1);
         schemas

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::GrammarError;
 use super::guard::{NUMBER_BYTES_MAX, SPACE_BYTES_MAX};
-use super::schema::{Definition, VALUE_BYTES_MAX, def_of, shorten};
+use super::schema::{Definition, REFERENCES_MAX, VALUE_BYTES_MAX, def_of, shorten};
 
 /// Stands for "no finite value".
 const NEVER: u64 = u64::MAX;
@@ -35,6 +35,10 @@ fn stay(
     }
     if path.contains(&idx) {
         return Err(GrammarError::CyclicRef { at: shorten(&defs[idx].at) });
+    }
+    if path.len() == REFERENCES_MAX {
+        let (what, limit) = ("references in a row", REFERENCES_MAX);
+        return Err(GrammarError::SchemaTooLarge { at: shorten(&defs[idx].at), what, limit });
     }
     path.push(idx);
     for next in in_place_refs(&defs[idx].schema) {
