@@ -26,11 +26,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let n_completions: usize = args.next().map_or(Ok(1_000), |arg| arg.parse())?;
     let seed: u64 = args.next().map_or(Ok(1), |arg| arg.parse())?;
     let tokenizer = Arc::new(Tokenizer::from_rank_file(Path::new(&path))?);
+    let before = resident_mib();
     let start = Instant::now();
     let factory = GrammarFactory::new(Arc::clone(&tokenizer))?;
-    println!("vocabulary {} ids, factory {:.0} ms", tokenizer.n_vocab(), millis(start));
+    let took = millis(start);
+    let grown = resident_mib() - before;
+    println!("vocabulary {} ids, factory {took:.0} ms, {grown:.0} MiB", tokenizer.n_vocab());
     compile_times(&tokenizer)?;
     soak(&factory, &tokenizer, n_completions, seed)
+}
+
+/// Resident memory of this process, in MiB; 0 where the system does not tell.
+fn resident_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
 fn millis(start: Instant) -> f64 {

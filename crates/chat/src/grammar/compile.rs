@@ -31,7 +31,7 @@ fn limits() -> ParserLimits {
         max_items_in_row: 10_000,
         initial_lexer_fuel: 1_000_000,
         step_lexer_fuel: 200_000,
-        step_max_items: 50_000,
+        step_max_items: 500_000,
         max_lexer_states: 50_000,
         max_grammar_size: 200_000,
         precompute_large_lexemes: true,
@@ -42,7 +42,7 @@ fn limits() -> ParserLimits {
 /// Classes of tokens whose masks are made once: white space, and string content by length. The short lengths serve
 /// strings that near their `maxLength`; without them such a mask visits the whole vocabulary.
 fn slices() -> Vec<String> {
-    const LENGTHS: [u32; 9] = [1, 2, 3, 4, 5, 6, 8, 10, 30];
+    const LENGTHS: [u32; 6] = [1, 2, 4, 7, 12, 30];
     let content = r#"[^"\\\x00-\x1F\x7F]"#;
     let mut slices = vec![r"[\x20\x0A\x0D\x09]+".to_owned()];
     slices.extend(LENGTHS.map(|n_chars| format!("{content}{{1,{n_chars}}}")));
@@ -242,16 +242,17 @@ fn refusal(error: &str) -> Result<(), GrammarError> {
     Ok(())
 }
 
-const LAST_STEP: usize = 3;
+const LAST_STEP: usize = 4;
 
-/// Makes the schema looser in one of four ways; false if that changed nothing.
+/// Makes the schema looser in one of five ways; false if that changed nothing.
 fn loosen_step(prepared: &mut Prepared, step: usize, error: &str) -> bool {
     let reason = first_line(error);
     match step {
         0 if error.contains("circular") => loosen_ref_siblings(prepared),
-        1 => loosen(prepared, &["minProperties", "maxProperties"], &reason),
-        2 => loosen(prepared, &["patternProperties"], &reason),
-        3 => loosen(prepared, &["pattern", "format", "multipleOf"], &reason),
+        1 if error.contains("circular") => loosen(prepared, &["allOf"], &reason),
+        2 => loosen(prepared, &["minProperties", "maxProperties"], &reason),
+        3 => loosen(prepared, &["patternProperties"], &reason),
+        4 => loosen(prepared, &["pattern", "format", "multipleOf"], &reason),
         _ => false,
     }
 }

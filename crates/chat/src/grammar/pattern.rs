@@ -2,6 +2,7 @@
 
 use llguidance::derivre::RegexBuilder;
 use llguidance::regex_to_lark;
+use regex_syntax::hir::Look;
 
 /// White space that every dialect agrees on; `\s` generates only these.
 const SPACE: &str = r" \t\n\r\f\x0B";
@@ -16,6 +17,15 @@ pub(super) fn translate(pattern: &str) -> Result<String, &'static str> {
     translator.run()?;
     compiles(&translator.out)?;
     Ok(translator.out)
+}
+
+/// Most bytes of a text that matches a translated pattern, where it is anchored on both sides and finite.
+pub(super) fn most_bytes(translated: &str) -> Option<u64> {
+    let hir = regex_syntax::parse(&regex_to_lark(translated, "dw")).ok()?;
+    let properties = hir.properties();
+    let is_anchored = properties.look_set_prefix().contains(Look::Start)
+        && properties.look_set_suffix().contains(Look::End);
+    if is_anchored { properties.maximum_len().map(|n_bytes| n_bytes as u64) } else { None }
 }
 
 /// Whether the constraint library can read the expression.

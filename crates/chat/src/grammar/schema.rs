@@ -29,9 +29,9 @@ pub const PATTERN_PROPERTIES_MAX: usize = 16;
 /// each of them.
 pub const PATTERNS_TOGETHER_MAX: usize = 6;
 /// Most `properties` of one object.
-pub const PROPERTIES_MAX: usize = 1_000;
+pub const PROPERTIES_MAX: usize = 500;
 /// Most branches of one `anyOf`, `oneOf` or `allOf`.
-pub const BRANCHES_MAX: usize = 500;
+pub const BRANCHES_MAX: usize = 200;
 /// Longest chain of references that stay at the same value.
 pub const REFERENCES_MAX: usize = 64;
 /// Most bytes of one pattern.

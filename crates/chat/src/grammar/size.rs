@@ -6,12 +6,16 @@ use serde_json::{Map, Value};
 
 use super::error::GrammarError;
 use super::guard::{NUMBER_BYTES_MAX, SPACE_BYTES_MAX};
+use super::pattern;
 use super::schema::{Definition, REFERENCES_MAX, VALUE_BYTES_MAX, def_of, shorten};
 
 /// Stands for "no finite value".
 const NEVER: u64 = u64::MAX;
 /// Bytes of one character of a string at most: an escaped surrogate pair.
 const CHAR_BYTES_MAX: u64 = 12;
+
+/// Bytes of one byte of text at most: an escape with its code point.
+const BYTE_BYTES_MAX: u64 = 6;
 
 /// Fails where a reference comes back to itself through keywords that stay at the same value.
 pub(super) fn check_progress(root: &Value, defs: &[Definition]) -> Result<(), GrammarError> {
@@ -64,13 +68,15 @@ fn in_place_refs(schema: &Value) -> Vec<usize> {
 /// Fails where no finite value exists, or only very long ones.
 pub(super) fn check_least_bytes(root: &Value, defs: &[Definition]) -> Result<(), GrammarError> {
     let mut least = vec![NEVER; defs.len()];
-    // Each round settles at least one more definition, or nothing changes any more.
+    // Definitions stand in the order of discovery, so that going backwards meets most targets before their users.
     loop {
-        let next: Vec<u64> = defs.iter().map(|def| least_bytes(&def.schema, &least)).collect();
-        if next == least {
+        let before = least.clone();
+        for (idx, def) in defs.iter().enumerate().rev() {
+            least[idx] = least_bytes(&def.schema, &least);
+        }
+        if before == least {
             break;
         }
-        least = next;
     }
     match least_bytes(root, &least) {
         NEVER => {
@@ -269,6 +275,9 @@ impl Measure<'_> {
 fn string_bytes(map: &Map<String, Value>) -> Option<u64> {
     if let Some(n_chars) = number(map, "maxLength") {
         return n_chars.checked_mul(CHAR_BYTES_MAX)?.checked_add(2);
+    }
+    if let Some(n_bytes) = map.get("pattern").and_then(Value::as_str).and_then(pattern::most_bytes) {
+        return n_bytes.checked_mul(BYTE_BYTES_MAX)?.checked_add(2);
     }
     match map.get("format")?.as_str()? {
         "date" => Some(12),

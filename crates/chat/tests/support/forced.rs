@@ -200,10 +200,9 @@ pub(crate) fn bounded_tools() -> Vec<(&'static str, Value)> {
         ),
         (
             "note",
-            json!({"allOf": [
-            {"type": "object", "properties": {"title": text(50)}, "required": ["title"]},
-            {"type": "object", "properties": {"tags": {"type": "array", "maxItems": 6, "items": text(12)}}}],
-            "additionalProperties": false, "properties": {"title": {}, "tags": {}}}),
+            json!({"type": "object", "additionalProperties": false, "properties": {
+                "title": text(50), "tags": {"type": "array", "maxItems": 6, "items": text(12)}},
+                "allOf": [{"required": ["title"]}, {"properties": {"title": {"type": "string", "minLength": 3}}}]}),
         ),
         (
             "translate",
