@@ -38,6 +38,8 @@ case("enum", {"enum": ["red", "green", 5, None, [1, "x"], {"k": [True]}, 2.5]},
      "red", "blue", 5, 6, None, False, [1, "x"], [1], {"k": [True]}, {"k": [False]}, {}, 2.5, 2)
 case("enum", {"type": "string", "enum": ["a", "b\"\\\n", "日本", "a b"]}, "a", "b\"\\\n", "日本", "a b", "c", "")
 case("enum", {"type": "integer", "enum": [1, 10, 100]}, 1, 10, 100, 1000, 11)
+case("enum", {"enum": ["a/b", "\u0007", "\u007f", "\u2028", "🙂", "\r\n\t\b\f", "</think>", "<|im_end|>"]},
+     "a/b", "\u0007", Narrower("\u007f", "U+007F is written as an escape"), "\u2028", "🙂", "\r\n\t\b\f", "</think>", "<|im_end|>", "a", "\u0008")
 case("const", {"const": "x"}, "x", "y", "", None)
 case("const", {"const": {"a": [1, 2]}}, {"a": [1, 2]}, {"a": [2, 1]}, {"a": [1, 2], "b": 1})
 case("const", {"const": 10}, 10, 1, 100, "10")
@@ -150,6 +152,17 @@ case("definitions", {"definitions": {"i": {"type": "integer"}}, "type": "array",
 case("$anchor", {"type": "array", "items": {"$ref": "#here"}, "$defs": {"x": {"$anchor": "here", "type": "boolean"}}}, [True], [1])
 case("$ref", {"type": "object", "properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a"}}}, {"b": "x"}, {"b": 1})
 case("$ref", {"type": "array", "items": {"$ref": "#/$defs/i", "minimum": 5}, "$defs": {"i": {"type": "integer"}}}, [5], [4], ["x"])
+case("additionalProperties", {"type": "object", "properties": {"k": {"type": "integer"}}, "required": ["k"], "additionalProperties": {"type": "string"}},
+     {"k": 1, "日本": "x", "a b": "\n"}, {"k": 1, "z": 2}, {"z": "x"})
+case("type", {"type": "string"}, "\u00e9\u65e5🙂", "tab\tquote\"slash/back\\", "{\"a\": [1]}", "<|tool_call_end|>")
+case("items", {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "array", "items": {"type": "string"}}}, "required": ["x"]}},
+     [{"x": []}, {"x": ["a", "b"]}], [{}], [{"x": [1]}])
+case("anyOf", {"type": ["object", "null"], "anyOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"type": "null"}]},
+     None, {"a": 1}, {"a": None}, {}, 1)
+case("allOf", {"type": "object", "properties": {"a": {"type": "integer"}}, "allOf": [{"properties": {"a": {"minimum": 3}}}, {"required": ["a"]}]},
+     {"a": 3}, {"a": 2}, {})
+case("allOf", {"allOf": [{"$ref": "#/$defs/a"}], "description": "d", "$defs": {"a": {"type": "object", "properties": {"x": {"const": 1}}, "required": ["x"]}}},
+     {"x": 1}, {}, {"x": 2}, Narrower({"x": 1, "y": 2}, OPEN))
 # MFJS, the vendor's dialect, in one schema.
 case("MFJS", {"type": "object", "description": "d",
               "properties": {"mode": {"type": "string", "enum": ["fast", "slow"], "default": "fast"},

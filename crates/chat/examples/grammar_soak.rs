@@ -55,7 +55,7 @@ fn specs(n_tools: usize) -> Vec<ToolSpec> {
             let mut schema = schema.clone();
             // A title per copy makes each schema new to the cache.
             schema["title"] = Value::from(idx);
-            ToolSpec { name: format!("{name}{idx}"), parameters: Some(schema) }
+            ToolSpec { name: format!("{name}{idx}"), parameters: Some(schema), strict: false }
         })
         .collect()
 }
@@ -86,7 +86,11 @@ fn soak(
     let judges: Vec<Judge> = tools.iter().map(|(_, schema)| Judge::new(schema)).collect();
     let specs: Vec<ToolSpec> = tools
         .iter()
-        .map(|(name, schema)| ToolSpec { name: (*name).into(), parameters: Some(schema.clone()) })
+        .map(|(name, schema)| ToolSpec {
+            name: (*name).into(),
+            parameters: Some(schema.clone()),
+            strict: false,
+        })
         .collect();
     let mut times = Times::default();
     let (mut n_good, mut n_calls, mut n_tokens, mut longest) = (0, 0, 0, 0);

@@ -1,6 +1,6 @@
 //! From a schema to a parser, within limits, and remembered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -10,7 +10,8 @@ use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, Tokeni
 
 use super::error::GrammarError;
 use super::guard::{Guard, SPACE_PATTERN};
-use super::schema::{Prepared, Unenforced, loosen, loosen_ref_siblings, prepare, shorten};
+use super::loosen::{LAST_STEP, loosen, report_one_of};
+use super::schema::{Prepared, Unenforced, prepare, shorten};
 use crate::tokenizer::Tokenizer;
 
 /// Most compiled schemas that a factory remembers.
@@ -19,7 +20,7 @@ pub const CACHE_ENTRIES_MAX: usize = 256;
 pub const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// Stack of the thread that compiles: the work recurses once per subschema along a chain of references.
-const STACK_BYTES: usize = 256 << 20;
+const STACK_BYTES: usize = 64 << 20;
 
 /// Escapes that the grammar allows after a backslash; `u` is added where it is safe.
 const ESCAPES: &str = "nrbtf\\\"";
@@ -184,7 +185,9 @@ impl GrammarFactory {
         loop {
             let error = match self.parser(&prepared, coerce_one_of) {
                 Ok(matcher) => {
-                    let Prepared { unenforced, max_bytes, .. } = prepared;
+                    let Prepared { mut unenforced, max_bytes, .. } = prepared;
+                    let mut seen = HashSet::new();
+                    unenforced.retain(|entry| seen.insert((entry.at.clone(), entry.keyword.clone())));
                     return Ok(Template { matcher, unenforced, bytes_max: max_bytes });
                 }
                 Err(reason) => reason,
@@ -195,7 +198,9 @@ impl GrammarFactory {
                 report_one_of(&mut prepared);
                 continue;
             }
-            let Some(done) = (step..=LAST_STEP).find(|step| loosen_step(&mut prepared, *step, &error)) else {
+            let Some(done) =
+                (step..=LAST_STEP).find(|step| loosen(&mut prepared, *step, &first_line(&error)))
+            else {
                 return Err(GrammarError::TooComplex { reason: first_line(&error) });
             };
             prepared.max_bytes = None;
@@ -240,30 +245,6 @@ fn refusal(error: &str) -> Result<(), GrammarError> {
         return Err(GrammarError::TooComplex { reason });
     }
     Ok(())
-}
-
-const LAST_STEP: usize = 4;
-
-/// Makes the schema looser in one of five ways; false if that changed nothing.
-fn loosen_step(prepared: &mut Prepared, step: usize, error: &str) -> bool {
-    let reason = first_line(error);
-    match step {
-        0 if error.contains("circular") => loosen_ref_siblings(prepared),
-        1 if error.contains("circular") => loosen(prepared, &["allOf"], &reason),
-        2 => loosen(prepared, &["minProperties", "maxProperties"], &reason),
-        3 => loosen(prepared, &["patternProperties"], &reason),
-        4 => loosen(prepared, &["pattern", "format", "multipleOf"], &reason),
-        _ => false,
-    }
-}
-
-fn report_one_of(prepared: &mut Prepared) {
-    prepared.unenforced.push(Unenforced {
-        at: "#".into(),
-        keyword: "oneOf".into(),
-        reason: "its branches may overlap; enforced as anyOf".into(),
-        is_assertion: true,
-    });
 }
 
 fn first_line(error: &str) -> String {

@@ -25,6 +25,8 @@ pub struct ToolSpec {
     pub name: String,
     /// The JSON Schema of its arguments; `None` means that it takes none (the arguments are `{}`).
     pub parameters: Option<Value>,
+    /// Refuse parameters with keywords that cannot be enforced, instead of reporting them.
+    pub strict: bool,
 }
 
 /// Whether the model must call, and what.
@@ -52,13 +54,11 @@ pub struct Tools {
     pub parallel: bool,
     /// Number of calls in the dialogue so far; the next call gets this index.
     pub next_call_idx: u32,
-    /// Refuse schemas with keywords that cannot be enforced, instead of reporting them.
-    pub strict: bool,
 }
 
 impl Default for Tools {
     fn default() -> Self {
-        Self { specs: Vec::new(), choice: ToolChoice::Auto, parallel: true, next_call_idx: 0, strict: false }
+        Self { specs: Vec::new(), choice: ToolChoice::Auto, parallel: true, next_call_idx: 0 }
     }
 }
 
@@ -169,7 +169,7 @@ impl GrammarFactory {
             .filter(callable)
             .map(|spec| {
                 let schema = spec.parameters.as_ref().unwrap_or(&no_arguments);
-                let template = self.template(schema, true, tools.strict).map_err(|source| {
+                let template = self.template(schema, true, spec.strict).map_err(|source| {
                     GrammarError::Tool { name: spec.name.clone(), source: Box::new(source) }
                 })?;
                 Ok(Tool { name: spec.name.clone(), template, arguments: None })

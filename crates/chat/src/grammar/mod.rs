@@ -29,6 +29,7 @@ mod guard;
 mod header;
 mod json_value;
 pub mod keywords;
+mod loosen;
 mod pattern;
 mod schema;
 mod size;

@@ -82,6 +82,8 @@ pub struct Unenforced {
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub(super) schema: Value,
+    /// Where the definition of each index stands in the schema as it came.
+    pub(super) origins: Vec<String>,
     pub(super) unenforced: Vec<Unenforced>,
     /// Most bytes of a value with all white space, if there is a limit.
     pub(super) max_bytes: Option<u64>,
@@ -108,82 +110,27 @@ pub(super) fn prepare(schema: &Value, object_only: bool) -> Result<Prepared, Gra
         Value::Bool(true) => Map::new(),
         _ => return Err(GrammarError::Unsatisfiable { reason: "the schema is false".into() }),
     };
+    let origins = defs.iter().map(|def| def.at.clone()).collect();
     if !defs.is_empty() {
         let named = defs.into_iter().enumerate().map(|(idx, def)| (idx.to_string(), def.schema)).collect();
         schema.insert("$defs".into(), Value::Object(named));
     }
     Ok(Prepared {
         schema: Value::Object(schema),
+        origins,
         unenforced: rewriter.unenforced,
         max_bytes,
         unicode_escapes: !rewriter.has_open_names,
     })
 }
 
-/// Keeps only the `$ref` of schemas that assert more beside it, reporting the rest.
-pub(super) fn loosen_ref_siblings(prepared: &mut Prepared) -> bool {
-    let before = prepared.unenforced.len();
-    let Prepared { schema, unenforced, .. } = prepared;
-    walk_mut(schema, "#", &mut |map, at| {
-        if !map.contains_key("$ref") {
-            return;
-        }
-        let siblings: Vec<String> = map.keys().filter(|key| !key.starts_with('$')).cloned().collect();
-        for keyword in siblings {
-            map.shift_remove(&keyword);
-            unenforced.push(dropped(at, &keyword, "it stands beside a recursive $ref"));
-        }
-    });
-    prepared.unenforced.len() > before
-}
-
-/// Removes `keywords` everywhere, reporting each removal: the next looser schema.
-pub(super) fn loosen(prepared: &mut Prepared, keywords: &[&str], reason: &str) -> bool {
-    let before = prepared.unenforced.len();
-    let Prepared { schema, unenforced, .. } = prepared;
-    walk_mut(schema, "#", &mut |map, at| {
-        for keyword in keywords {
-            if map.shift_remove(*keyword).is_none() {
-                continue;
-            }
-            unenforced.push(dropped(at, keyword, reason));
-            if *keyword == "patternProperties" {
-                map.shift_remove("additionalProperties");
-            }
-        }
-    });
-    prepared.unenforced.len() > before
-}
-
-fn dropped(at: &str, keyword: &str, reason: &str) -> Unenforced {
+/// A report of an assertion that is not enforced.
+pub(super) fn dropped(at: &str, keyword: &str, reason: &str) -> Unenforced {
     Unenforced {
         at: at.to_owned(),
         keyword: keyword.to_owned(),
         reason: reason.to_owned(),
         is_assertion: true,
-    }
-}
-
-/// Visits every subschema of a rewritten schema, parents first.
-fn walk_mut(schema: &mut Value, at: &str, visit: &mut impl FnMut(&mut Map<String, Value>, &str)) {
-    let Some(map) = schema.as_object_mut() else { return };
-    visit(map, at);
-    for (keyword, value) in map.iter_mut() {
-        let at = format!("{at}/{}", escape(keyword));
-        match (keyword.as_str(), value) {
-            ("properties" | "patternProperties" | "$defs", Value::Object(children)) => {
-                for (name, child) in children.iter_mut() {
-                    walk_mut(child, &format!("{at}/{}", escape(name)), visit);
-                }
-            }
-            ("allOf" | "anyOf" | "oneOf" | "prefixItems", Value::Array(children)) => {
-                for (idx, child) in children.iter_mut().enumerate() {
-                    walk_mut(child, &format!("{at}/{idx}"), visit);
-                }
-            }
-            ("items" | "additionalProperties", child) => walk_mut(child, &at, visit),
-            _ => {}
-        }
     }
 }
 
@@ -752,7 +699,7 @@ fn lookup<'v>(root: &'v Value, pointer: &str) -> Option<&'v Value> {
 }
 
 /// A key as one segment of a JSON Pointer.
-fn escape(key: &str) -> String {
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
