@@ -632,6 +632,38 @@ fn a_tool_without_parameters_takes_none() {
 }
 
 #[test]
+fn an_escaped_name_cannot_dodge_a_declared_one() {
+    let schema = |more: Value| json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": more});
+    let walk = |schema| {
+        Walk::new(&ConstraintSpec {
+            response_format: ResponseFormat::JsonSchema { schema, strict: true },
+            starts_in: StartsIn::Answer,
+            ..Default::default()
+        })
+    };
+    // Were U+0061 allowed here, {"\u0061": "x"} would give the property "a" a text.
+    walk(schema(json!({"type": "string"}))).takes("{\"\\").refuses(&["u"]).takes("n\": \"\\").refuses(&["u"]);
+    walk(json!({"type": "object"})).takes("{\"\\u0061\": \"\\ud83d\\ude42\\").refuses(&["x", "/"]);
+    walk(json!({"type": "string"})).takes("\"\\ud83d").refuses(&["x", "\""]).takes("\\ude42\"");
+}
+
+#[test]
+fn open_schemas_never_lead_into_a_dead_end() {
+    let vocab = vocab::small();
+    for (seed, schema) in
+        (0..40).zip([json!({}), json!({"type": "object"}), json!({"items": {}})].iter().cycle())
+    {
+        let mut rng = Rng(seed);
+        let mut constraint = vocab.factory.json_schema(schema, true, StartsIn::Answer).expect("it compiles");
+        let ids =
+            complete(&mut constraint, &mut rng, 600).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let Some((_, body)) = ids.as_ref().and_then(|ids| ids.split_last()) else { continue };
+        let text = vocab.tokenizer.decode_bytes(body);
+        serde_json::from_slice::<Value>(&text).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    }
+}
+
+#[test]
 fn a_schema_cannot_set_options_of_the_parser() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}},
         "x-guidance": {"whitespace_flexible": false, "key_separator": "=", "lenient": true}});

@@ -32,6 +32,8 @@ pub const PATTERNS_TOGETHER_MAX: usize = 6;
 pub const PROPERTIES_MAX: usize = 500;
 /// Most branches of one `anyOf`, `oneOf` or `allOf`.
 pub const BRANCHES_MAX: usize = 200;
+/// Most schemas that references lead to.
+pub const DEFINITIONS_MAX: usize = 2_000;
 /// Longest chain of references that stay at the same value.
 pub const REFERENCES_MAX: usize = 64;
 /// Most bytes of one pattern.
@@ -548,6 +550,7 @@ impl<'s> Rewriter<'s> {
             return Ok(json!(format!("#/$defs/{idx}")));
         }
         let idx = self.defs.len();
+        too_large(here, idx + 1, "definitions in use", DEFINITIONS_MAX)?;
         self.defs.push(Definition { at: key.0.clone(), schema: Value::Null });
         self.def_idx.insert(key, idx);
         self.pending.push_back((idx, target, merged));

@@ -106,7 +106,25 @@ fn structures() -> Vec<(&'static str, Outcome, Value)> {
         ),
         ("chain of $ref", Refused, chain(3_000, fork)),
         ("short chain of $ref", Enforced, chain(60, fork)),
-        ("deep chain of $ref", Enforced, chain(3_000, link)),
+        ("deep chain of $ref", Enforced, chain(1_500, link)),
+        ("longest chain of $ref", Enforced, chain(1_990, |next| json!({"items": next}))),
+        ("too long chain of $ref", Refused, chain(2_001, |next| json!({"items": next}))),
+        (
+            "deepest schema",
+            Enforced,
+            chain(100, |next| nested(95, next, |inner| json!({"type": "array", "items": inner}))),
+        ),
+        (
+            "deepest objects",
+            Enforced,
+            chain(100, |next| {
+                nested(
+                    40,
+                    next,
+                    |inner| json!({"type": "object", "properties": {"a": inner}, "required": ["a"]}),
+                )
+            }),
+        ),
         ("wide object", Refused, strings(3_000)),
         ("five hundred properties", Enforced, strings(500)),
         ("many branches", Enforced, json!({"anyOf": list(200, variant)})),
