@@ -5,6 +5,8 @@ mod costly;
 #[allow(dead_code)] // Shared with other tests.
 #[path = "support/forced.rs"]
 mod forced;
+#[path = "support/random_schema.rs"]
+mod random_schema;
 #[allow(dead_code)] // Shared with other tests.
 #[path = "support/vocab.rs"]
 mod vocab;
@@ -15,6 +17,7 @@ use perilune_chat::grammar::{
     Constraint, ConstraintSpec, GrammarError, ResponseFormat, StartsIn, ToolChoice, ToolSpec, Tools,
 };
 use perilune_chat::tokenizer::{SpecialText, Tokenizer};
+use random_schema::random_schema;
 use serde_json::{Value, json};
 use vocab::Vocab;
 
@@ -645,6 +648,49 @@ fn an_escaped_name_cannot_dodge_a_declared_one() {
     walk(schema(json!({"type": "string"}))).takes("{\"\\").refuses(&["u"]).takes("n\": \"\\").refuses(&["u"]);
     walk(json!({"type": "object"})).takes("{\"\\u0061\": \"\\ud83d\\ude42\\").refuses(&["x", "/"]);
     walk(json!({"type": "string"})).takes("\"\\ud83d").refuses(&["x", "\""]).takes("\\ude42\"");
+}
+
+/// What is generated under a random schema is valid by it, keyword for keyword.
+#[test]
+fn random_schemas_give_valid_values() {
+    let vocab = vocab::small();
+    let (mut n_judged, mut n_refused) = (0, 0);
+    for seed in 0..400 {
+        let mut rng = Rng(seed);
+        let schema = random_schema(&mut rng);
+        let mut constraint = match vocab.factory.json_schema(&schema, false, StartsIn::Answer) {
+            Ok(constraint) => constraint,
+            Err(error) => {
+                let is_known = matches!(
+                    error,
+                    GrammarError::Unsatisfiable { .. }
+                        | GrammarError::CyclicRef { .. }
+                        | GrammarError::InfiniteValue { .. }
+                        | GrammarError::SchemaTooLarge { .. }
+                );
+                assert!(is_known, "seed {seed}: {error}: {schema}");
+                n_refused += 1;
+                continue;
+            }
+        };
+        if constraint.reports()[0].unenforced.iter().any(|entry| entry.is_assertion) {
+            continue;
+        }
+        let judge = Judge::new(&schema);
+        for round in 0..3 {
+            let ids = complete(&mut constraint.clone(), &mut rng, 1_000);
+            let ids = ids.unwrap_or_else(|error| panic!("seed {seed}, round {round}: {error}: {schema}"));
+            let Some((_, body)) = ids.as_ref().and_then(|ids| ids.split_last()) else { continue };
+            let text = vocab.tokenizer.decode(body);
+            let context = || format!("seed {seed}, round {round}: {text} by {schema}");
+            let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", context()));
+            judge.check(&value).unwrap_or_else(|error| panic!("{error}: {}", context()));
+            n_judged += 1;
+        }
+        constraint.forced();
+    }
+    println!("{n_judged} values judged, {n_refused} schemas refused");
+    assert!(n_judged > 500 && n_refused < 150, "{n_judged} values judged, {n_refused} schemas refused");
 }
 
 #[test]

@@ -48,7 +48,12 @@ pub const KEYWORDS: &[Keyword] = &[
     kw("minLength", Enforced),
     kw("maxLength", Partly("up to 32,768")),
     kw("pattern", Partly("no lookaround, back-references or word boundaries")),
-    kw("format", Partly("date-time, time, date, duration, email, hostname, ipv4, ipv6, uuid, uri")),
+    kw(
+        "format",
+        Partly(
+            "date-time, time, date, duration, email (up to 64 characters), hostname, ipv4, ipv6, uuid, uri",
+        ),
+    ),
     kw("minimum", Partly("up to 2^63 in size; then written without exponent")),
     kw("maximum", Partly("up to 2^63 in size; then written without exponent")),
     kw("exclusiveMinimum", Partly("up to 2^63 in size; then written without exponent")),

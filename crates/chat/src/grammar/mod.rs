@@ -25,6 +25,7 @@
 mod compile;
 mod constraint;
 mod error;
+mod formats;
 mod guard;
 mod header;
 mod json_value;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde_json::{Map, Value, json};
 
 use super::error::GrammarError;
+use super::formats;
 use super::keywords::{Support, support};
 use super::pattern;
 use super::size;
@@ -52,9 +53,6 @@ const BOUND_MAX: f64 = 9.2e18;
 
 /// The seven type names of JSON Schema.
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "integer", "string"];
-/// Formats that have a grammar.
-const FORMATS: [&str; 10] =
-    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 /// Keywords that hold another schema against the same value.
 const IN_PLACE: [&str; 4] = ["$ref", "allOf", "anyOf", "oneOf"];
 /// Keywords whose presence keeps an object open, since they may allow further properties.
@@ -256,6 +254,7 @@ impl<'s> Rewriter<'s> {
         for (keyword, value) in map {
             self.keyword(map, keyword, value, at, (merged, merged_children), &mut out)?;
         }
+        finish_format(&mut out);
         self.finish_object(map, merged, &mut out);
         Ok(Value::Object(out))
     }
@@ -430,7 +429,7 @@ impl<'s> Rewriter<'s> {
 
     fn format(&mut self, value: &Value, at: &str, here: &str) -> Result<Option<Value>, GrammarError> {
         let name = value.as_str().ok_or_else(|| bad(here, "a string"))?;
-        if FORMATS.contains(&name) {
+        if formats::NAMES.contains(&name) {
             return Ok(Some(value.clone()));
         }
         self.unenforced.push(Unenforced {
@@ -591,6 +590,22 @@ impl<'s> Rewriter<'s> {
             out.insert("additionalProperties".into(), Value::Bool(false));
         }
         self.has_open_names |= out.get("additionalProperties") != Some(&Value::Bool(false));
+    }
+}
+
+/// Makes formats exact where the library's grammars are not: lengths, leap days, leap seconds.
+fn finish_format(out: &mut Map<String, Value>) {
+    let Some(name) = out.get("format").and_then(Value::as_str) else { return };
+    if let Some(longest) = formats::most_chars(name) {
+        let asked = out.get("maxLength").and_then(Value::as_u64).unwrap_or(longest);
+        out.insert("maxLength".into(), json!(asked.min(longest)));
+    } else if let Some(pattern) = formats::pattern(name) {
+        out.shift_remove("format");
+        if !out.contains_key("pattern") {
+            out.insert("pattern".into(), json!(pattern));
+        } else if let Value::Array(all) = out.entry("allOf").or_insert_with(|| json!([])) {
+            all.push(json!({"type": "string", "pattern": pattern}));
+        }
     }
 }
 

@@ -280,7 +280,6 @@ fn string_bytes(map: &Map<String, Value>) -> Option<u64> {
         return n_bytes.checked_mul(BYTE_BYTES_MAX)?.checked_add(2);
     }
     match map.get("format")?.as_str()? {
-        "date" => Some(12),
         "uuid" => Some(38),
         "ipv4" => Some(17),
         "ipv6" => Some(47),
