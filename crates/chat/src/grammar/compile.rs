@@ -181,10 +181,11 @@ impl GrammarFactory {
 
     /// Tries the schema as prepared, then ever looser ones until one compiles.
     fn compile_looser(&self, mut prepared: Prepared) -> Result<Template, GrammarError> {
+        let escapes = prepared.unicode_escapes;
         let mut coerce_one_of = false;
         let mut step = 0;
         loop {
-            let error = match self.parser(&prepared, coerce_one_of) {
+            let error = match self.parser(&prepared.schema, escapes, coerce_one_of) {
                 Ok(matcher) => {
                     let Prepared { mut unenforced, max_bytes, .. } = prepared;
                     let mut seen = HashSet::new();
@@ -199,29 +200,30 @@ impl GrammarFactory {
                 report_one_of(&mut prepared);
                 continue;
             }
-            let Some(done) =
-                (step..=LAST_STEP).find(|step| loosen(&mut prepared, *step, &first_line(&error)))
+            let reason = first_line(&error);
+            let compiles = |part: &Value| self.parser(part, escapes, coerce_one_of).is_ok();
+            let Some(done) = (step..=LAST_STEP).find(|step| loosen(&mut prepared, *step, &reason, compiles))
             else {
-                return Err(GrammarError::TooComplex { reason: first_line(&error) });
+                return Err(GrammarError::TooComplex { reason });
             };
             prepared.max_bytes = None;
             step = done + 1;
         }
     }
 
-    fn parser(&self, prepared: &Prepared, coerce_one_of: bool) -> Result<Matcher, String> {
+    fn parser(&self, schema: &Value, unicode_escapes: bool, coerce_one_of: bool) -> Result<Matcher, String> {
         let mut escapes = ESCAPES.to_owned();
-        if prepared.unicode_escapes {
+        if unicode_escapes {
             escapes.push('u');
         }
         let options = JsonCompileOptions {
             whitespace_pattern: Some(SPACE_PATTERN.to_owned()),
             coerce_one_of,
             json_allowed_escapes: Some(escapes),
-            json_allow_general_unicode_escapes: prepared.unicode_escapes,
+            json_allow_general_unicode_escapes: unicode_escapes,
             ..JsonCompileOptions::default()
         };
-        let mut schema = prepared.schema.clone();
+        let mut schema = schema.clone();
         options.apply_to(&mut schema);
         let parser = self.parsers.create_parser(TopLevelGrammar::from_json_schema(schema));
         Ok(Matcher::new(Ok(parser.map_err(|error| format!("{error:#}"))?)))

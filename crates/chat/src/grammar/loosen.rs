@@ -5,17 +5,23 @@ use serde_json::{Map, Value};
 use super::schema::{Prepared, Unenforced, def_of, dropped, escape};
 
 /// Last step of [`loosen`].
-pub(super) const LAST_STEP: usize = 4;
+pub(super) const LAST_STEP: usize = 5;
 
-/// Makes the schema looser in one of five ways and reports how; false if that changed nothing. `reason` is what the
-/// library said.
-pub(super) fn loosen(prepared: &mut Prepared, step: usize, reason: &str) -> bool {
+/// Makes the schema looser in one of six ways and reports how; false if that changed nothing. `reason` is what the
+/// library said, `compiles` whether it takes a schema.
+pub(super) fn loosen(
+    prepared: &mut Prepared,
+    step: usize,
+    reason: &str,
+    compiles: impl Fn(&Value) -> bool,
+) -> bool {
     match step {
         0 if reason.contains("circular") => keep_references_alone(prepared),
         1 if reason.contains("circular") => remove(prepared, &["allOf"], reason),
         2 => remove(prepared, &["minProperties", "maxProperties"], reason),
         3 => remove(prepared, &["patternProperties"], reason),
-        4 => remove(prepared, &["pattern", "format", "multipleOf"], reason),
+        4 => remove_culprits(prepared, reason, compiles),
+        5 => remove(prepared, &["pattern", "format", "multipleOf"], reason),
         _ => false,
     }
 }
@@ -39,6 +45,34 @@ fn keep_references_alone(prepared: &mut Prepared) -> bool {
         for keyword in siblings {
             map.shift_remove(&keyword);
             out.push(dropped(at, &keyword, "it stands beside a recursive $ref"));
+        }
+    })
+}
+
+/// Removes from each string or number what the library does not take there by itself.
+fn remove_culprits(prepared: &mut Prepared, reason: &str, compiles: impl Fn(&Value) -> bool) -> bool {
+    const ALONE: [&str; 10] = [
+        "type",
+        "minLength",
+        "maxLength",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "format",
+        "pattern",
+        "multipleOf",
+    ];
+    visit(prepared, |map, at, out| {
+        let part = |map: &Map<String, Value>| {
+            let kept = map.iter().filter(|(key, _)| ALONE.contains(&key.as_str()));
+            Value::Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect())
+        };
+        for keyword in ["format", "pattern", "multipleOf"] {
+            if map.contains_key(keyword) && !compiles(&part(map)) {
+                map.shift_remove(keyword);
+                out.push(dropped(at, keyword, reason));
+            }
         }
     })
 }

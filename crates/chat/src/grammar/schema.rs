@@ -124,13 +124,13 @@ pub(super) fn prepare(schema: &Value, object_only: bool) -> Result<Prepared, Gra
     })
 }
 
-/// A report of an assertion that is not enforced.
+/// A report of a keyword that is not enforced; `format` is an annotation by the specification.
 pub(super) fn dropped(at: &str, keyword: &str, reason: &str) -> Unenforced {
     Unenforced {
         at: at.to_owned(),
         keyword: keyword.to_owned(),
         reason: reason.to_owned(),
-        is_assertion: true,
+        is_assertion: keyword != "format",
     }
 }
 
@@ -432,12 +432,7 @@ impl<'s> Rewriter<'s> {
         if formats::NAMES.contains(&name) {
             return Ok(Some(value.clone()));
         }
-        self.unenforced.push(Unenforced {
-            at: at.to_owned(),
-            keyword: "format".into(),
-            reason: format!("there is no grammar for the format {:?}", shorten(name)),
-            is_assertion: false,
-        });
+        self.report(at, "format", &format!("there is no grammar for the format {:?}", shorten(name)));
         Ok(None)
     }
 
