@@ -786,6 +786,28 @@ fn reports_say_what_is_bounded() {
 }
 
 #[test]
+fn long_strings_with_a_limit_reach_it() {
+    let vocab = vocab::small();
+    let n_chars_max = 32_768;
+    let schema = json!({"type": "string", "maxLength": n_chars_max});
+    for unit in ["The quick brown fox jumps. ", "请确认酒店预订和会议时间，谢谢。", "🙂🙃🎉"]
+    {
+        let mut constraint = vocab.factory.json_schema(&schema, true, StartsIn::Answer).expect("it compiles");
+        let n_units = n_chars_max / unit.chars().count();
+        let padding = "x".repeat(n_chars_max % unit.chars().count());
+        let text = format!("\"{}{padding}", unit.repeat(n_units));
+        let mut mask = vec![0; constraint.n_mask_words()];
+        for id in vocab.tokenizer.encode_ordinary(&text) {
+            constraint.fill_mask(&mut mask).unwrap_or_else(|error| panic!("{unit}: {error}"));
+            constraint.accept(id).unwrap_or_else(|error| panic!("{unit}: {error}"));
+        }
+        let mut walk = Walk { constraint, tokenizer: &vocab.tokenizer };
+        walk = walk.refuses(&["x", "\\"]);
+        walk.takes("\"<|im_end|>").completes(true);
+    }
+}
+
+#[test]
 fn a_short_mask_is_refused() {
     let mut constraint = vocab::small().factory.json_object(StartsIn::Answer).expect("it compiles");
     let needed = constraint.n_mask_words();

@@ -257,7 +257,7 @@ impl Section {
     fn arguments(&mut self, tool_idx: usize, end: u32) -> JsonValue {
         let tool = &mut self.tools[tool_idx];
         let fresh = tool.arguments.get_or_insert_with(|| tool.template.matcher.deep_clone());
-        JsonValue::new(fresh.clone(), end)
+        JsonValue::new(fresh.clone(), Arc::clone(&tool.template), end)
     }
 }
 
