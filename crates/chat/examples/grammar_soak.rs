@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use forced::{Judge, Rng, bounded_tools, choose, read_section};
 use perilune_chat::grammar::{GrammarFactory, StartsIn, ToolChoice, ToolSpec, Tools};
-use perilune_chat::tokenizer::Tokenizer;
+use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use serde_json::Value;
 
 /// Tokens after which a completion counts as failed.
@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let grown = resident_mib() - before;
     println!("vocabulary {} ids, factory {took:.0} ms, {grown:.0} MiB", tokenizer.n_vocab());
     compile_times(&tokenizer)?;
+    written_calls(&factory, &tokenizer)?;
     soak(&factory, &tokenizer, n_completions, seed)
 }
 
@@ -72,6 +73,49 @@ fn compile_times(tokenizer: &Arc<Tokenizer>) -> Result<(), Box<dyn std::error::E
         let start = Instant::now();
         drop(factory.tool_calls(tools, StartsIn::Answer)?);
         println!("compile {n_tools:2} tools: {first:.2} ms, again (remembered) {:.3} ms", millis(start));
+    }
+    Ok(())
+}
+
+/// Calls as a model writes them.
+const WRITTEN: &str = concat!(
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.mail:0<|tool_call_argument_begin|>",
+    r#"{"to": ["anna@example.org", "li.wei@example.cn"], "subject": "Trip to Beijing in October", "body": "Dear both,\n"#,
+    r#"please find attached the plan for our trip. We arrive on Monday at 10:30 and stay until Friday. "#,
+    r#"请确认酒店预订和会议时间，谢谢。\nBest regards,\nAnna", "priority": 2}"#,
+    "<|tool_call_end|><|tool_call_begin|>functions.write:1<|tool_call_argument_begin|>",
+    r#"{"path": "/home/anna/plan.py", "content": "def main():\n    for i in range(10):\n        print(f\"{i}: {i * i}\")\n"}"#,
+    "<|tool_call_end|><|tool_calls_section_end|><|im_end|>"
+);
+
+/// Times of the masks along written calls, for strings with and without `maxLength`.
+fn written_calls(factory: &GrammarFactory, tokenizer: &Tokenizer) -> Result<(), Box<dyn std::error::Error>> {
+    let limited = serde_json::json!({"type": "string", "maxLength": 500});
+    for (name, text) in [("free strings", serde_json::json!({"type": "string"})), ("maxLength 500", limited)]
+    {
+        let object = |properties: Value| serde_json::json!({"type": "object", "properties": properties});
+        let mail =
+            object(serde_json::json!({"to": {"type": "array", "items": text}, "subject": text, "body": text,
+            "priority": {"type": "integer", "minimum": 1, "maximum": 5}}));
+        let write = object(serde_json::json!({"path": text, "content": text}));
+        let spec =
+            |name: &str, schema| ToolSpec { name: name.into(), parameters: Some(schema), strict: true };
+        let tools = Tools { specs: vec![spec("mail", mail), spec("write", write)], ..Tools::default() };
+        let mut times = Times::default();
+        for _ in 0..20 {
+            let mut constraint = factory.tool_calls(tools.clone(), StartsIn::Answer)?;
+            let mut mask = vec![0; constraint.n_mask_words()];
+            for id in tokenizer.encode(WRITTEN, SpecialText::AsTokens) {
+                let start = Instant::now();
+                constraint.fill_mask(&mut mask)?;
+                times.mask_ns.push(start.elapsed().as_nanos() as u64);
+                let start = Instant::now();
+                constraint.accept(id)?;
+                times.accept_ns.push(start.elapsed().as_nanos() as u64);
+            }
+        }
+        println!("written calls, {name}:");
+        times.print();
     }
     Ok(())
 }
