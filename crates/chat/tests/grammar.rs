@@ -635,6 +635,23 @@ fn a_tool_without_parameters_takes_none() {
 }
 
 #[test]
+fn an_object_without_properties_is_open_unless_it_is_all_a_tool_takes() {
+    let nested = json!({"type": "object", "properties": {"filter": {"type": "object", "properties": {}}}});
+    let nothing = json!({"$schema": "x", "type": "object", "properties": {}, "required": []});
+    let tools = |schema: &Value| Tools { specs: specs(&[("t", schema.clone())]), ..Tools::default() };
+    let begin = format!("{SECTION}{CALL}functions.t:0{ARGUMENTS}{{");
+    Walk::tools(tools(&nested), StartsIn::Answer)
+        .takes(&begin)
+        .takes("\"filter\": {\"x\": 1}}")
+        .only(&[CALL_END]);
+    Walk::tools(tools(&nothing), StartsIn::Answer).takes(&begin).refuses(&["\""]).takes("}");
+    Walk::tools(tools(&json!({"type": "object"})), StartsIn::Answer)
+        .takes(&begin)
+        .takes("\"x\": 1}")
+        .only(&[CALL_END]);
+}
+
+#[test]
 fn an_escaped_name_cannot_dodge_a_declared_one() {
     let schema = |more: Value| json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": more});
     let walk = |schema| {

@@ -568,8 +568,9 @@ impl<'s> Rewriter<'s> {
 
     /// Closes objects that declare their properties, and notes those that stay open beside declared names.
     fn finish_object(&mut self, map: &Map<String, Value>, merged: bool, out: &mut Map<String, Value>) {
-        let names_something =
-            ["properties", "patternProperties", "required"].iter().any(|keyword| out.contains_key(*keyword));
+        let names_something = ["properties", "patternProperties", "required"]
+            .iter()
+            .any(|keyword| out.get(*keyword).is_some_and(|names| !is_empty(names)));
         if !names_something {
             return;
         }
@@ -607,11 +608,19 @@ fn finish_format(out: &mut Map<String, Value>) {
 /// Whether an object may be generated without further properties although its schema does not say so.
 fn closes(map: &Map<String, Value>, out: &Map<String, Value>) -> bool {
     let Some(properties) = out.get("properties").and_then(Value::as_object) else { return false };
-    if out.contains_key("additionalProperties") || OPENING.iter().any(|keyword| map.contains_key(*keyword)) {
+    if properties.is_empty()
+        || out.contains_key("additionalProperties")
+        || OPENING.iter().any(|keyword| map.contains_key(*keyword))
+    {
         return false;
     }
     let least = out.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
     least <= properties.len() as u64 && names_within(out, properties)
+}
+
+/// Whether an array or object has no members.
+fn is_empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
 }
 
 /// Whether a schema and its branches name no property outside of `properties`.
@@ -655,6 +664,9 @@ fn narrow_to_object(root: Value, defs: &[Definition]) -> Result<Value, GrammarEr
         Value::Object(map) => map,
         _ => return Err(GrammarError::Unsatisfiable { reason: "the schema is false".into() }),
     };
+    if takes_nothing(&map) {
+        map.insert("additionalProperties".into(), Value::Bool(false));
+    }
     let is_object = |value: Option<&Value>| value.and_then(Value::as_str) == Some("object");
     let target = map.get("$ref").and_then(Value::as_str).and_then(|name| defs.get(def_of(name)?));
     if is_object(map.get("type")) || target.is_some_and(|def| is_object(def.schema.get("type"))) {
@@ -667,6 +679,12 @@ fn narrow_to_object(root: Value, defs: &[Definition]) -> Result<Value, GrammarEr
     }
     map.shift_insert(0, "type".into(), json!("object"));
     Ok(Value::Object(map))
+}
+
+/// Whether a tool's schema is the customary form of "no parameters", an empty `properties` and nothing else.
+fn takes_nothing(map: &Map<String, Value>) -> bool {
+    map.get("properties").is_some_and(is_empty)
+        && map.keys().all(|keyword| matches!(keyword.as_str(), "type" | "properties" | "required"))
 }
 
 /// Index of the definition that a rewritten `$ref` names.
