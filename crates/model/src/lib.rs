@@ -6,6 +6,7 @@ pub mod layout;
 
 pub mod cache;
 pub mod forward;
+pub mod solo;
 pub mod weights;
 
 pub mod plan;
