@@ -6,7 +6,7 @@ mod findings;
 mod sums;
 
 pub use findings::{Finding, Report, Scanned};
-pub use sums::{Sum, SumsError, file_sum, parse_sums, write_sums};
+pub use sums::{Sum, SumsError, compare_sums, parse_sums, small_file_sums, write_sums};
 
 use crate::checkpoint::values::{self, Scan};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};

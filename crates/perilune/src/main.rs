@@ -1,5 +1,7 @@
 //! What would you like to do?
 
+mod machine;
+mod terminal;
 mod verbs;
 
 use std::process::ExitCode;

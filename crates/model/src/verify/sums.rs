@@ -2,6 +2,8 @@
 //!
 //! SHA-256 because that is the sum model hosts show for each large file: a list can be put together from theirs.
 
+use super::Finding;
+use crate::checkpoint::{CONFIG_FILE, INDEX_FILE};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -10,6 +12,16 @@ use std::path::Path;
 
 /// Longest list of sums that is read, bytes.
 const LIST_BYTES_MAX: u64 = 1 << 20;
+
+/// Files beside the shards that a run reads.
+const SMALL_FILES: [&str; 6] = [
+    CONFIG_FILE,
+    INDEX_FILE,
+    "generation_config.json",
+    "tiktoken.model",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
 
 /// A file's name and sum.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,11 +68,51 @@ impl Sum {
     }
 }
 
-/// The sum of a small file.
+/// The sums of the files beside the shards that a run reads, those of them that are there.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn file_sum(path: &Path) -> io::Result<Sum> {
+/// When one cannot be read.
+pub fn small_file_sums(dir: &Path) -> Result<Vec<Sum>, SumsError> {
+    let present = SMALL_FILES.iter().map(|name| dir.join(name)).filter(|path| path.is_file());
+    present
+        .map(|path| {
+            file_sum(&path).map_err(|source| SumsError::Read { path: path.display().to_string(), source })
+        })
+        .collect()
+}
+
+/// Compare the sums taken of the files in `dir` with those of a list: what differs, what is not there, and what the
+/// list does not cover. A file of the list that was not summed yet is read now.
+pub fn compare_sums(dir: &Path, taken: &[Sum], list: &[Sum]) -> Vec<Finding> {
+    let finding = |file: &str, what: &str| {
+        let file = dir.join(file).display().to_string();
+        Finding { what: format!("{file}: {what}"), file, tensor: None }
+    };
+    let differs = |listed: &Sum| {
+        let known = taken.iter().find(|sum| sum.file == listed.file).cloned();
+        match known.map_or_else(|| file_sum(&dir.join(&listed.file)), Ok) {
+            Ok(sum) if sum.sha256 == listed.sha256 => None,
+            Ok(sum) => {
+                let what = format!("its SHA-256 is {}; expected {}", sum.sha256, listed.sha256);
+                Some(finding(&listed.file, &what))
+            }
+            Err(error) => {
+                Some(finding(&listed.file, &format!("stands in the list, but cannot be read ({error})")))
+            }
+        }
+    };
+    let is_listed = |sum: &Sum| list.iter().any(|listed| listed.file == sum.file);
+    let is_shard = |sum: &&Sum| !SMALL_FILES.contains(&sum.file.as_str());
+    let uncovered = taken.iter().filter(is_shard).filter(|sum| !is_listed(sum));
+    list.iter()
+        .filter_map(differs)
+        .chain(
+            uncovered.map(|sum| finding(&sum.file, "has no sum in the list; it is not known to be intact")),
+        )
+        .collect()
+}
+
+fn file_sum(path: &Path) -> io::Result<Sum> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];

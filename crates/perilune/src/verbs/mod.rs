@@ -1,5 +1,10 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod inspect;
+mod plan;
+mod random;
+mod verify;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -12,18 +17,34 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    Inspect(inspect::Args),
+    Plan(plan::Args),
+    Verify(verify::Args),
+    Random(random::Args),
+}
 
 /// Parse the command line, run the verb, print its error as one sentence.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.verb {};
-    #[allow(unreachable_code)]
+    let outcome: anyhow::Result<()> = match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Random(args) => random::run(&args),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the answer has read enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_pipe)
 }
