@@ -254,8 +254,7 @@ impl Plan {
         let fast = Request { path: Arithmetic::Fast, ..request };
         if request.path == Arithmetic::Exact && fits(fast) {
             remedies.push(Remedy::FastPath);
-        }
-        if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {
+        } else if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {
             remedies.push(Remedy::DenseInt8);
         }
         remedies.push(Remedy::Ram(self.resident_bytes));

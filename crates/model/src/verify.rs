@@ -123,7 +123,7 @@ impl Reader<'_> {
         };
         for segment in &self.task.segments {
             match self.scan_segment(&file, segment, buffer) {
-                Ok(scan) => self.judge(segment, &scan, &mut report),
+                Ok(scanned) => self.judge(segment, &scanned, buffer, &mut report),
                 Err(source) => {
                     self.hash = None;
                     report.add_unreadable(path, segment.tensor.map(|(name, ..)| name), &source);
@@ -164,15 +164,17 @@ impl Reader<'_> {
         Ok(scanned)
     }
 
-    /// Turn what a scan saw into findings.
-    fn judge(&self, segment: &Segment<'_>, scanned: &Scanned, report: &mut Report) {
+    /// Turn what a scan saw into findings; `buffer` holds what was read last.
+    fn judge(&self, segment: &Segment<'_>, scanned: &Scanned, buffer: &[u8], report: &mut Report) {
         report.n_bytes += segment.range.len() as u64;
         let Some((name, _, shape)) = segment.tensor else { return };
         report.n_tensors += 1;
         report.add_scan(self.task.path, name, shape, scanned);
         let stem = name.strip_suffix(".weight_shape");
-        if stem.is_some_and(|stem| self.checkpoint.tensor(&format!("{stem}.weight_packed")).is_some())
-            && let Err(error) = self.checkpoint.check_stored_shape(name)
+        let has_matrix = |stem: &str| self.checkpoint.tensor(&format!("{stem}.weight_packed")).is_some();
+        let bytes = buffer.get(..segment.range.len()).unwrap_or_default();
+        if stem.is_some_and(has_matrix)
+            && let Err(error) = self.checkpoint.check_stored_shape_in(name, bytes)
         {
             report.damage.push(error.into());
         }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Run Kimi K2 Thinking and models of its architecture from their published weights.
 #[derive(Parser)]
-#[command(name = "perilune", version, about, propagate_version = true)]
+#[command(name = "perilune", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
