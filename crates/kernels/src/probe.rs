@@ -1,6 +1,7 @@
 //! What this machine can do, measured: the limits that benches print beside what they achieved.
 
-use crate::cpu::Cpu;
+use crate::LANES;
+use crate::cpu::{Cpu, dispatch};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -35,4 +36,22 @@ fn sum(part: &[u64]) -> u64 {
         sums.iter_mut().zip(chunk).for_each(|(sum, value)| *sum = sum.wrapping_add(*value));
     }
     sums.iter().chain(rest).fold(0, |a, b| a.wrapping_add(*b))
+}
+
+/// Multiply-adds a task of [`multiply_add_peak`] makes.
+const PEAK_ROUNDS: usize = 1 << 22;
+
+/// Floating-point operations a second (a fused multiply-add counts two) in `f32` registers on all threads of `cpu`,
+/// best of `n_runs`.
+pub fn multiply_add_peak(cpu: &Cpu, n_runs: usize) -> f64 {
+    let n_tasks = cpu.pool().n_threads() * 8;
+    let mut best = f64::INFINITY;
+    for _ in 0..n_runs.max(1) {
+        let start = Instant::now();
+        cpu.pool().run(n_tasks, &|i| {
+            std::hint::black_box(dispatch!(cpu.isa(), multiply_adds(1.0 - i as f32 * 1e-9, PEAK_ROUNDS)));
+        });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    (2 * LANES * PEAK_ROUNDS * n_tasks) as f64 / best
 }

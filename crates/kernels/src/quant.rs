@@ -53,6 +53,11 @@ impl QuantRows {
         });
     }
 
+    /// Bytes that `n_values` take: a code and a share of a correction each, and a scale per group.
+    pub fn bytes(n_values: usize) -> usize {
+        n_values + n_values / 4 * size_of::<i32>() + n_values / GROUP * size_of::<f32>()
+    }
+
     /// T.
     pub fn n_rows(&self) -> usize {
         self.codes.len() / self.n_cols.max(1)

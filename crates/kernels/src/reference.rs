@@ -230,3 +230,12 @@ pub fn softmax_row(x: &mut [f32]) -> f32 {
     x.iter_mut().for_each(|value| *value *= inverse);
     max
 }
+
+/// `rounds` multiply-adds of 16 lanes by `factor`, on 12 running values in turn; their sum.
+pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
+    let mut values = [[1.0f32; LANES]; 12];
+    for _ in 0..rounds / 12 {
+        values.iter_mut().flatten().for_each(|v| *v = v.mul_add(factor, 1e-9));
+    }
+    values.iter().map(|lanes| fold(*lanes)).sum()
+}

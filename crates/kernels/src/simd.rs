@@ -318,3 +318,16 @@ pub(crate) unsafe fn dequantize_q4_row<L: Lanes>(w: &[u8], scales: &[bf16], out:
         }
     }
 }
+
+#[inline(always)]
+pub(crate) unsafe fn multiply_adds<L: Lanes>(factor: f32, rounds: usize) -> f32 {
+    // SAFETY: arithmetic only; features are the caller's contract.
+    unsafe {
+        let (factor, step) = (L::splat(factor), L::splat(1e-9));
+        let mut values = [L::splat(1.0); 12];
+        for _ in 0..rounds / 12 {
+            values.iter_mut().for_each(|v| *v = v.fma(factor, step));
+        }
+        values.iter().map(|v| v.fold_add()).sum()
+    }
+}

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, CacheForm, View, mla_shape};
 use crate::config::Config;
 use crate::weights::{Attention, Layer, Mlp, Moe, Weights};
-use perilune_kernels::attention::{self, Query};
+use perilune_kernels::attention::{self, MlaShape, Query};
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed, swiglu};
 use perilune_kernels::matmul::{Rows, matmul};
@@ -154,6 +154,57 @@ pub struct Workspace {
     shared: Vec<f32>,
     router: Vec<f32>,
     experts: ExpertScratch,
+}
+
+/// What a pass is like, for [`Workspace::bytes`].
+#[derive(Clone, Copy, Debug)]
+pub struct PassShape {
+    /// Rows that pass together (T).
+    pub n_rows: usize,
+    /// Rows that want logits.
+    pub n_logits: usize,
+    /// Longest context of a row.
+    pub n_context: usize,
+    /// Threads at work.
+    pub n_threads: usize,
+}
+
+impl Workspace {
+    /// Bytes that the buffers of passes of one shape come to, the logits and the attention's temporaries counted.
+    pub fn bytes(config: &Config, arithmetic: Arithmetic, pass: PassShape) -> usize {
+        let shape = mla_shape(config);
+        let (t, c, h) = (pass.n_rows, config.hidden_size, shape.n_heads);
+        let has_moe = config.num_hidden_layers > config.first_k_dense_replace;
+        let shared_width = config.moe_intermediate_size * config.n_shared_experts;
+        let dense_width = if config.first_k_dense_replace > 0 { config.intermediate_size } else { 0 };
+        let gate = t * dense_width.max(if has_moe { shared_width } else { 0 });
+        let routed = if has_moe { t * config.num_experts_per_tok * config.moe_intermediate_size } else { 0 };
+        let stream = 3 * c + if has_moe { c + config.n_routed_experts } else { 0 };
+        let latents = shape.latent_width() + shape.rank;
+        let heads = h * (shape.query() + shape.v);
+        let expanded = if arithmetic == Arithmetic::Exact { h * shape.key_value() } else { 0 };
+        let rows = t * (stream + 2 * config.q_lora_rank + latents + heads + expanded);
+        let quantized = match arithmetic {
+            Arithmetic::Exact => 0,
+            Arithmetic::Fast => t * c.max(config.q_lora_rank).max(h * shape.v) + gate.max(routed),
+        };
+        let logits = pass.n_logits * (config.vocab_size + c);
+        4 * (rows + gate + gate.max(routed) + logits)
+            + QuantRows::bytes(quantized)
+            + attention_bytes(&shape, arithmetic, pass)
+    }
+}
+
+/// Bytes of the attention's temporaries: one task's share on every thread.
+fn attention_bytes(shape: &MlaShape, arithmetic: Arithmetic, pass: PassShape) -> usize {
+    let task = match arithmetic {
+        Arithmetic::Exact => pass.n_context,
+        Arithmetic::Fast => {
+            let block = BLOCK_TOKENS * (shape.query() + shape.v);
+            shape.key_value() * shape.rank + block + pass.n_rows * (shape.v + 2)
+        }
+    };
+    4 * task * pass.n_threads.min(shape.n_heads)
 }
 
 impl Model {

@@ -1,15 +1,10 @@
 //! How figures are shown and read, how long work is watched.
 
+use crate::verbs::interrupt::{self, Interrupt};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use perilune_model::watch::Watch;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Exit status of a run that a second Ctrl-C ends: 128 and the number of SIGINT.
-const INTERRUPTED_STATUS: i32 = 130;
-
-static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Write a finished answer to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -85,18 +80,14 @@ pub(crate) fn default_threads() -> usize {
 /// Long work on files: a bar on a terminal's standard error, stopped by Ctrl-C.
 pub(crate) struct Work {
     bar: ProgressBar,
+    stopped: Interrupt,
 }
 
 impl Work {
     /// Work on `n_bytes` bytes, called `name`. From now on the first Ctrl-C asks the work to stop, the second ends the
     /// process.
     pub(crate) fn new(name: &'static str, n_bytes: u64) -> anyhow::Result<Work> {
-        let interrupt = || {
-            if STOP.swap(true, Ordering::SeqCst) {
-                std::process::exit(INTERRUPTED_STATUS);
-            }
-        };
-        ctrlc::set_handler(interrupt).context("cannot watch for Ctrl-C")?;
+        let stopped = interrupt::flag();
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
@@ -106,7 +97,7 @@ impl Work {
         let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
         bar.set_style(ProgressStyle::with_template(template)?);
         bar.set_message(name);
-        Ok(Work { bar })
+        Ok(Work { bar, stopped })
     }
 
     /// Take the bar away.
@@ -121,7 +112,7 @@ impl Watch for Work {
     }
 
     fn stopped(&self) -> bool {
-        STOP.load(Ordering::SeqCst)
+        self.stopped.is_set()
     }
 }
 

@@ -60,6 +60,21 @@ impl Checkpoint {
         self.check_stored_shape(&format!("{stem}.weight_shape"))
     }
 
+    /// Check the values of every tensor the model uses, in the order of the layers: what explains logits that are not
+    /// finite. Reads all of them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check_values(&self) -> Result<(), CheckpointError> {
+        for spec in crate::layout::expected(&self.config) {
+            match spec.name.ends_with(".weight_shape") {
+                true => self.check_stored_shape(&spec.name)?,
+                false => self.check_finite(&spec.name)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Check that every element of the float tensor `name` is finite.
     ///
     /// # Errors

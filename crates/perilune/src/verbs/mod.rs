@@ -1,7 +1,14 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod bench;
+mod generate;
 mod inspect;
+pub(crate) mod interrupt;
+mod logits;
+mod memory;
+mod open;
 mod plan;
+mod progress;
 mod random;
 mod verify;
 
@@ -22,16 +29,22 @@ enum Verb {
     Plan(plan::Args),
     Verify(verify::Args),
     Random(random::Args),
+    Logits(logits::LogitsArgs),
+    Generate(generate::GenerateArgs),
+    Bench(bench::BenchArgs),
 }
 
 /// Parse the command line, run the verb, print its error as one sentence.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.verb {
+    let outcome = match cli.verb {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Random(args) => random::run(&args),
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

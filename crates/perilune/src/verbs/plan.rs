@@ -1,7 +1,8 @@
 //! `plan`: what a run takes, and whether it fits.
 
+use super::open::{DenseChoice, PathChoice};
 use crate::machine;
-use crate::terminal::{bytes, count, parse_size, print, print_json, short_count};
+use crate::terminal::{bytes, count, default_threads, parse_size, print, print_json, short_count};
 use anyhow::bail;
 use perilune_model::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE};
 use perilune_model::config::Config;
@@ -30,31 +31,18 @@ pub(crate) struct Args {
     /// Memory to fit into, such as 64GB or 64GiB; this machine's where not given
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     ram: Option<u64>,
-    /// How matrices other than routed experts are held
-    #[arg(long, value_enum, default_value = "bf16")]
-    dense: DenseArg,
-    /// Which arithmetic runs
-    #[arg(long, value_enum, default_value = "fast")]
-    path: PathArg,
+    /// How attention, shared experts, dense layers and head are held: as published, or re-encoded to 8 bits at load
+    #[arg(long, value_enum, default_value_t = DenseChoice::Bf16)]
+    dense: DenseChoice,
+    /// Arithmetic: `exact` is f32 throughout, `fast` takes 8-bit activations for quantised weights
+    #[arg(long, value_enum, default_value_t = PathChoice::Fast)]
+    path: PathChoice,
+    /// Threads that will compute [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum DenseArg {
-    /// As published, mapped from the files
-    Bf16,
-    /// Re-encoded at load to 8 bit with a scale for 32 weights
-    Int8,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum PathArg {
-    /// 8-bit activations, BF16 latent cache
-    Fast,
-    /// f32 throughout, expanded keys and values
-    Exact,
 }
 
 #[derive(Serialize)]
@@ -76,14 +64,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let request = Request {
         context: args.context,
         batch: args.batch,
-        dense: match args.dense {
-            DenseArg::Bf16 => Dense::AsPublished,
-            DenseArg::Int8 => Dense::Int8,
-        },
-        path: match args.path {
-            PathArg::Fast => Arithmetic::Fast,
-            PathArg::Exact => Arithmetic::Exact,
-        },
+        dense: args.dense.dense(),
+        path: args.path.arithmetic(),
+        n_threads: args.threads.map_or_else(default_threads, usize::from),
     };
     let plan = Plan::new(&config, weights, request)?;
     let ram_bytes = args.ram.map_or_else(machine::ram_bytes, Ok)?;
