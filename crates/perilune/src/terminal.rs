@@ -50,6 +50,11 @@ pub(crate) fn count(n: u64) -> String {
     groups.join(",")
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn files(n: usize) -> String {
+    format!("{n} {}", if n == 1 { "file" } else { "files" })
+}
+
 /// Read a size: a number and an optional unit, decimal (`64GB`, `64G`) or binary (`64GiB`, `64Gi`).
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let expected = || format!("`{text}` is not a size; write one like 64GB, 64GiB or 500MB");

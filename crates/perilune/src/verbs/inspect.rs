@@ -1,6 +1,6 @@
 //! `inspect`: what a checkpoint holds.
 
-use crate::terminal::{bytes, count, print, print_json, short_count};
+use crate::terminal::{bytes, count, files, print, print_json, short_count};
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
 use perilune_model::layout::{self, Kind, Parameters};
@@ -202,7 +202,7 @@ fn write_row(
 
 fn write_files(out: &mut String, answer: &Answer<'_>) -> std::fmt::Result {
     let total = answer.shards.iter().map(|shard| shard.bytes).sum();
-    writeln!(out, "\nfiles         {} with {} in all", answer.shards.len(), bytes(total))?;
+    writeln!(out, "\nweights       {} with {} in all", files(answer.shards.len()), bytes(total))?;
     let unused = &answer.unused;
     if unused.n_tensors > 0 {
         let first: Vec<&str> = unused.names.iter().take(UNUSED_SHOWN).map(String::as_str).collect();

@@ -1,7 +1,7 @@
 //! `random`: a synthetic checkpoint.
 
 use crate::machine;
-use crate::terminal::{Work, bytes, count, default_threads, parse_size, print, print_json};
+use crate::terminal::{Work, bytes, count, default_threads, files, parse_size, print, print_json};
 use anyhow::{Context, bail};
 use perilune_model::synth::{Blueprint, Options, SHARD_BYTES};
 use serde::Serialize;
@@ -100,10 +100,9 @@ fn check_space(args: &Args, needed: u64) -> anyhow::Result<()> {
 
 fn shown(answer: &Answer) -> String {
     let (n_tensors, n_files, speed) =
-        (count(answer.n_tensors as u64), answer.n_files, bytes(answer.bytes_per_s as u64));
+        (count(answer.n_tensors as u64), files(answer.n_files), bytes(answer.bytes_per_s as u64));
     let (out, size, seed, seconds) = (answer.out.display(), bytes(answer.bytes), answer.seed, answer.seconds);
-    let files = if n_files == 1 { "file" } else { "files" };
     format!(
-        "wrote {size} to {out} in {seconds:.1} s ({speed}/s): {n_tensors} tensors in {n_files} {files}, seed {seed}\n"
+        "wrote {size} to {out} in {seconds:.1} s ({speed}/s): {n_tensors} tensors in {n_files}, seed {seed}\n"
     )
 }

@@ -1,6 +1,6 @@
 //! `verify`: is the checkpoint intact?
 
-use crate::terminal::{Work, bytes, count, default_threads, print, print_json};
+use crate::terminal::{Work, bytes, count, default_threads, files, print, print_json};
 use anyhow::{Context, bail};
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::verify::{
@@ -94,12 +94,12 @@ fn shown(answer: &Answer<'_>) -> Result<String, std::fmt::Error> {
     let report = answer.report;
     writeln!(
         out,
-        "read     {} in {:.1} s ({}/s): {} tensors in {} files",
+        "read     {} in {:.1} s ({}/s): {} tensors in {}",
         bytes(report.n_bytes),
         answer.seconds,
         bytes(answer.bytes_per_s as u64),
         count(report.n_tensors as u64),
-        answer.n_files
+        files(answer.n_files)
     )?;
     write_findings(&mut out, "damaged", &report.damage)?;
     write_findings(&mut out, "odd", &report.odd)?;
