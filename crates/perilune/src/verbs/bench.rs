@@ -162,7 +162,7 @@ fn list_kernels(json: bool) -> anyhow::Result<()> {
 }
 
 fn limits(cpu: &Cpu) -> Limits {
-    let bytes = PROBE_BYTES.min(super::memory::total_bytes() as usize / 4).max(256 << 20);
+    let bytes = PROBE_BYTES.min(crate::machine::ram_bytes().unwrap_or(0) as usize / 4).max(256 << 20);
     Limits {
         threads: cpu.pool().n_threads(),
         read_gb_per_s: probe::read_bandwidth(cpu, bytes, PROBE_RUNS) / 1e9,

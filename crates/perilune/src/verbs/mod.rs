@@ -2,11 +2,15 @@
 
 mod bench;
 mod generate;
-mod interrupt;
+mod inspect;
+pub(crate) mod interrupt;
 mod logits;
 mod memory;
 mod open;
+mod plan;
 mod progress;
+mod random;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,6 +25,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Inspect(inspect::Args),
+    Plan(plan::Args),
+    Verify(verify::Args),
+    Random(random::Args),
     Logits(logits::LogitsArgs),
     Generate(generate::GenerateArgs),
     Bench(bench::BenchArgs),
@@ -30,15 +38,26 @@ enum Verb {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Random(args) => random::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the answer has read enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_pipe)
 }
