@@ -39,6 +39,8 @@ pub(super) struct ClassTable {
     page_of: Vec<u16>,
     /// Pages of `PAGE` bytes, end to end.
     pages: Vec<u8>,
+    /// The first 128 code points again, found with one look-up.
+    ascii: [u8; 128],
 }
 
 /// The table of the K2 pattern, made at first use.
@@ -52,7 +54,9 @@ impl ClassTable {
                 bits[first as usize..=last as usize].iter_mut().for_each(|b| *b |= bit);
             }
         }
-        let mut table = Self { page_of: Vec::with_capacity(N_CODE_POINTS / PAGE), pages: Vec::new() };
+        let mut table =
+            Self { page_of: Vec::with_capacity(N_CODE_POINTS / PAGE), pages: Vec::new(), ascii: [0; 128] };
+        table.ascii.copy_from_slice(&bits[..128]);
         let mut page_idx = rustc_hash::FxHashMap::default();
         for page in bits.chunks_exact(PAGE) {
             let idx = *page_idx.entry(page).or_insert_with(|| {
@@ -62,6 +66,12 @@ impl ClassTable {
             table.page_of.push(idx);
         }
         table
+    }
+
+    /// Set bits of an ASCII byte, `None` for the bytes of other characters.
+    #[inline(always)]
+    pub(super) fn ascii(&self, byte: u8) -> Option<u8> {
+        self.ascii.get(byte as usize).copied()
     }
 
     /// Set bits of `code_point` (below 0x110000).

@@ -110,6 +110,14 @@ pub enum RankFileProblem {
         "no line holds the single byte 0x{0:02X}; all 256 single bytes must be tokens, so that any text can be encoded"
     )]
     MissingByte(u8),
+    /// The file has more tokens than the written limit.
+    #[error("it holds {n_ranks} tokens; the limit is {limit}")]
+    TooManyRanks {
+        /// Tokens in it.
+        n_ranks: usize,
+        /// `MAX_RANKS`.
+        limit: usize,
+    },
     /// The file is larger than the written limit.
     #[error("it has {bytes} bytes; the limit is {limit}")]
     TooLarge {

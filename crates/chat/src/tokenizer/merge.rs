@@ -3,37 +3,53 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::pairs::PairMemory;
 use super::ranks::{NO_RANK, RankTable};
 
-/// Longest piece, in bytes, merged by scanning for the minimum each time; longer ones use a heap.
-const SCAN_BYTES_MAX: usize = 128;
+/// Longest piece, in bytes, merged by looking at every join each time; longer ones use a heap.
+const SCAN_BYTES_MAX: usize = 64;
+/// Join key of a part that cannot be joined with the one after it.
+const NO_JOIN: u32 = u32::MAX;
 /// `Link::next` of a part that was merged away.
 const MERGED_AWAY: u32 = u32::MAX;
 
 /// Merging with its reusable work space.
 pub(super) struct Merger<'r> {
     ranks: &'r RankTable,
-    /// Scan path: start of each part, and the rank of the part joined with the one after it.
-    parts: Vec<(u32, u32)>,
-    /// Heap path: part by start byte.
+    pairs: PairMemory,
+    scan: Box<Scan>,
+    /// Parts of a long piece by start byte.
     links: Vec<Link>,
-    /// Heap path: (rank of the join, start of its left part); stale entries are skipped.
-    heap: BinaryHeap<Reverse<(u32, u32)>>,
+    /// Joins of a long piece, rank in the high and start of the left part in the low half; stale ones are skipped.
+    heap: BinaryHeap<Reverse<u64>>,
 }
 
-/// A part of a long piece; parts are named by their start byte.
+/// Parts of a short piece, named by their start byte.
+struct Scan {
+    /// Rank of the join with the part after it in the high 24 bits, start byte in the low 8.
+    joins: [u32; 256],
+    ids: [u32; 256],
+    prev: [u8; 256],
+    next: [u8; 256],
+}
+
+/// A part of a long piece.
 #[derive(Clone, Copy)]
 struct Link {
     prev: u32,
     /// Start of the part after this one, the piece's length for the last; `MERGED_AWAY` once merged away.
     next: u32,
+    id: u32,
     /// Rank of this part joined with the one after it.
     join: u32,
 }
 
 impl<'r> Merger<'r> {
-    pub(super) fn new(ranks: &'r RankTable) -> Self {
-        Self { ranks, parts: Vec::new(), links: Vec::new(), heap: BinaryHeap::new() }
+    /// Work space for texts of about `n_bytes`.
+    pub(super) fn new(ranks: &'r RankTable, n_bytes: usize) -> Self {
+        let scan = Scan { joins: [NO_JOIN; 256], ids: [0; 256], prev: [0; 256], next: [0; 256] };
+        let pairs = PairMemory::new(n_bytes);
+        Self { ranks, pairs, scan: Box::new(scan), links: Vec::new(), heap: BinaryHeap::new() }
     }
 
     /// Appends the ids of `piece` (at least one byte) to `ids`; a piece that is a token is that token.
@@ -51,81 +67,115 @@ impl<'r> Merger<'r> {
 
     /// Quadratic in the length of the piece, with the least work for short ones.
     fn merge_by_scan(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
-        let Self { ranks, parts, .. } = self;
-        parts.clear();
-        parts.extend(piece.windows(2).enumerate().map(|(i, pair)| (i as u32, ranks.rank(pair))));
-        parts.push((piece.len() as u32 - 1, NO_RANK));
-        parts.push((piece.len() as u32, NO_RANK));
-        let span = |parts: &[(u32, u32)], from: usize, to: usize| {
-            let end = parts.get(to)?.0 as usize;
-            Some(&piece[parts[from].0 as usize..end])
-        };
-        let joined =
-            |parts: &[(u32, u32)], i: usize| span(parts, i, i + 2).map_or(NO_RANK, |s| ranks.rank(s));
+        let Self { ranks, pairs, scan, .. } = self;
+        let Scan { joins, ids: part_ids, prev, next } = &mut **scan;
+        let end = piece.len();
+        for (i, &byte) in piece.iter().enumerate() {
+            part_ids[i] = ranks.byte_rank(byte);
+            next[i] = i as u8 + 1;
+            prev[i + 1] = i as u8;
+            joins[i] = piece.get(i + 1).map_or(NO_JOIN, |&after| join_key(ranks.pair_rank(byte, after), i));
+        }
         loop {
-            let (mut lowest, mut at) = (NO_RANK, 0);
-            for (i, &(_, rank)) in parts.iter().enumerate() {
-                if rank < lowest {
-                    (lowest, at) = (rank, i);
-                }
-            }
-            if lowest == NO_RANK {
+            let lowest = joins[..end].iter().fold(NO_JOIN, |lowest, &join| lowest.min(join));
+            if lowest == NO_JOIN {
                 break;
             }
-            parts.remove(at + 1);
-            parts[at].1 = joined(parts, at);
-            if at > 0 {
-                parts[at - 1].1 = joined(parts, at - 1);
+            let left = lowest as u8 as usize;
+            let right = next[left] as usize;
+            let after = next[right] as usize;
+            part_ids[left] = lowest >> 8;
+            joins[right] = NO_JOIN;
+            next[left] = after as u8;
+            prev[after] = left as u8;
+            joins[left] = if after < end {
+                let look_up = || ranks.rank(&piece[left..next[after] as usize]);
+                join_key(pairs.rank(part_ids[left], part_ids[after], look_up), left)
+            } else {
+                NO_JOIN
+            };
+            if left > 0 {
+                let before = prev[left] as usize;
+                let look_up = || ranks.rank(&piece[before..after]);
+                joins[before] = join_key(pairs.rank(part_ids[before], part_ids[left], look_up), before);
             }
         }
-        ids.extend(parts.windows(2).map(|w| ranks.rank(&piece[w[0].0 as usize..w[1].0 as usize])));
+        let mut start = 0;
+        while start < end {
+            ids.push(part_ids[start]);
+            start = next[start] as usize;
+        }
     }
 
     /// `n log n` in the length of the piece.
     fn merge_by_heap(&mut self, piece: &[u8], ids: &mut Vec<u32>) {
+        self.fill_links(piece);
         let end = piece.len() as u32;
-        self.links.clear();
-        self.links.extend((0..end).map(|i| Link { prev: i.wrapping_sub(1), next: i + 1, join: NO_RANK }));
-        self.heap.clear();
-        for start in 0..end {
-            self.price(piece, start);
-        }
-        while let Some(Reverse((rank, left))) = self.heap.pop() {
-            let Link { next: right, join, .. } = self.links[left as usize];
+        while let Some(Reverse(key)) = self.heap.pop() {
+            let (rank, left) = ((key >> 32) as u32, key as u32);
+            let Link { prev: before, next: right, join, .. } = self.links[left as usize];
             if join != rank || right == MERGED_AWAY {
                 continue;
             }
             let after = self.links[right as usize].next;
             self.links[right as usize].next = MERGED_AWAY;
             self.links[left as usize].next = after;
+            self.links[left as usize].id = rank;
             if after < end {
                 self.links[after as usize].prev = left;
             }
             self.price(piece, left);
             if left > 0 {
-                self.price(piece, self.links[left as usize].prev);
+                self.price(piece, before);
             }
         }
         let mut start = 0;
         while start < end {
-            let next = self.links[start as usize].next;
-            ids.push(self.ranks.rank(&piece[start as usize..next as usize]));
+            let Link { next, id, .. } = self.links[start as usize];
+            ids.push(id);
             start = next;
         }
     }
 
+    /// Makes every byte of `piece` a part and queues their joins.
+    fn fill_links(&mut self, piece: &[u8]) {
+        let ranks = self.ranks;
+        self.links.clear();
+        self.links.extend(piece.iter().enumerate().map(|(i, &byte)| Link {
+            prev: (i as u32).wrapping_sub(1),
+            next: i as u32 + 1,
+            id: ranks.byte_rank(byte),
+            join: piece.get(i + 1).map_or(NO_RANK, |&after| ranks.pair_rank(byte, after)),
+        }));
+        let mut keys = std::mem::take(&mut self.heap).into_vec();
+        keys.clear();
+        let joins = self.links.iter().enumerate().filter(|(_, link)| link.join != NO_RANK);
+        keys.extend(joins.map(|(start, link)| Reverse(heap_key(link.join, start as u32))));
+        self.heap = keys.into();
+    }
+
     /// Sets the rank of the join at `start` and queues it when there is one.
     fn price(&mut self, piece: &[u8], start: u32) {
-        let end = piece.len() as u32;
-        let right = self.links[start as usize].next;
-        let join = if right < end {
-            self.ranks.rank(&piece[start as usize..self.links[right as usize].next as usize])
-        } else {
-            NO_RANK
+        let Link { id, next: right, .. } = self.links[start as usize];
+        let join = match self.links.get(right as usize) {
+            Some(&Link { id: right_id, next: end, .. }) => {
+                let look_up = || self.ranks.rank(&piece[start as usize..end as usize]);
+                self.pairs.rank(id, right_id, look_up)
+            }
+            None => NO_RANK,
         };
         self.links[start as usize].join = join;
         if join != NO_RANK {
-            self.heap.push(Reverse((join, start)));
+            self.heap.push(Reverse(heap_key(join, start)));
         }
     }
+}
+
+/// `NO_RANK` gives `NO_JOIN`; ranks have at most 24 bits.
+fn join_key(rank: u32, start: usize) -> u32 {
+    if rank == NO_RANK { NO_JOIN } else { rank << 8 | start as u32 }
+}
+
+fn heap_key(rank: u32, start: u32) -> u64 {
+    u64::from(rank) << 32 | u64::from(start)
 }

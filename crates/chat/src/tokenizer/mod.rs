@@ -11,6 +11,7 @@ mod cut;
 mod detokenize;
 mod error;
 mod merge;
+mod pairs;
 mod ranks;
 mod specials;
 mod split;
@@ -95,7 +96,7 @@ impl Tokenizer {
     /// Ids of `text`, without begin or end tokens.
     pub fn encode(&self, text: &str, specials: SpecialText) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 4);
-        let mut merger = Merger::new(&self.ranks);
+        let mut merger = Merger::new(&self.ranks, text.len());
         for part in cut::parts(text) {
             match specials {
                 SpecialText::AsText => encode_plain(part, &mut merger, &mut ids),

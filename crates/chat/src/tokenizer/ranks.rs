@@ -14,6 +14,8 @@ use super::error::{RankFileProblem, RankProblem, TokenizerError};
 pub(super) const MAX_RANK_FILE_BYTES: usize = 256 << 20;
 /// Longest token in a rank file, in bytes; the longest published one has 256.
 pub(super) const MAX_TOKEN_BYTES: usize = 65_535;
+/// Most tokens in a rank file; the published one has 163,584.
+pub(super) const MAX_RANKS: usize = (1 << 24) - 2;
 /// Rank of bytes that are no token; greater than every rank.
 pub(super) const NO_RANK: u32 = u32::MAX;
 
@@ -54,6 +56,10 @@ impl RankTable {
             let line = read_line(text, number, &mut blob)
                 .map_err(|problem| TokenizerError::RankLine { line: number, problem })?;
             lines.extend(line);
+        }
+        if lines.len() > MAX_RANKS {
+            let problem = RankFileProblem::TooManyRanks { n_ranks: lines.len(), limit: MAX_RANKS };
+            return Err(TokenizerError::RankFile(problem));
         }
         let line_of_rank =
             dense(&lines).map_err(|(line, problem)| TokenizerError::RankLine { line, problem })?;
@@ -113,12 +119,24 @@ impl RankTable {
         Some(&self.blob[start as usize..end as usize])
     }
 
+    /// Rank of a single byte.
+    #[inline]
+    pub(super) fn byte_rank(&self, byte: u8) -> u32 {
+        self.byte_ranks[byte as usize]
+    }
+
+    /// Rank of two bytes, `NO_RANK` where they are no token.
+    #[inline]
+    pub(super) fn pair_rank(&self, a: u8, b: u8) -> u32 {
+        self.pair_ranks[pair_idx(a, b)]
+    }
+
     /// Rank of `bytes` (at least one), `NO_RANK` where they are no token.
     #[inline]
     pub(super) fn rank(&self, bytes: &[u8]) -> u32 {
         match *bytes {
-            [a] => self.byte_ranks[a as usize],
-            [a, b] => self.pair_ranks[pair_idx(a, b)],
+            [a] => self.byte_rank(a),
+            [a, b] => self.pair_rank(a, b),
             _ if bytes.len() > self.longest => NO_RANK,
             _ => {
                 let same = |&rank: &u32| bytes_of(&self.blob, &self.spans, rank) == bytes;

@@ -169,14 +169,23 @@ impl Pieces<'_> {
     }
 
     /// Set bits and byte length of the character at `at`; (0, 0) at the end of the text.
-    #[inline]
+    #[inline(always)]
     fn peek(&self, at: usize) -> (u8, usize) {
-        let Some(&lead) = self.text.get(at) else { return (0, 0) };
+        match self.text.get(at) {
+            None => (0, 0),
+            Some(&lead) => match self.classes.ascii(lead) {
+                Some(class) => (class, 1),
+                None => self.peek_wide(at, lead),
+            },
+        }
+    }
+
+    /// [`Self::peek`] of a character of two to four bytes.
+    fn peek_wide(&self, at: usize, lead: u8) -> (u8, usize) {
         let low = |i: usize| u32::from(self.text[at + i] & 0x3F);
         let lead = u32::from(lead);
         let (code_point, len) = match lead {
-            0..0x80 => (lead, 1),
-            0x80..0xE0 => ((lead & 0x1F) << 6 | low(1), 2),
+            0..0xE0 => ((lead & 0x1F) << 6 | low(1), 2),
             0xE0..0xF0 => ((lead & 0x0F) << 12 | low(1) << 6 | low(2), 3),
             _ => ((lead & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), 4),
         };
