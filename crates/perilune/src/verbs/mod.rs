@@ -11,6 +11,7 @@ mod plan;
 mod progress;
 mod random;
 mod verify;
+mod words;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +33,10 @@ enum Verb {
     Logits(logits::LogitsArgs),
     Generate(generate::GenerateArgs),
     Bench(bench::BenchArgs),
+    Tokenize(words::Tokenize),
+    Detokenize(words::Detokenize),
+    Render(words::Render),
+    Parse(words::Parse),
 }
 
 /// Parse the command line, run the verb, print its error as one sentence.
@@ -45,6 +50,10 @@ pub(crate) fn run() -> ExitCode {
         Verb::Logits(args) => logits::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Tokenize(verb) => verb.run(),
+        Verb::Detokenize(verb) => verb.run(),
+        Verb::Render(verb) => verb.run(),
+        Verb::Parse(verb) => verb.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
