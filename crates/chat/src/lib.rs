@@ -6,6 +6,7 @@
 //!
 //! This crate never knows tensors or sockets, and starts no thread or runtime.
 
+pub mod grammar;
 pub mod message;
 pub mod model;
 pub mod scanner;
