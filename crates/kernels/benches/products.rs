@@ -106,10 +106,8 @@ impl Bench {
         let n = experts.len();
         let mut bytes = 0;
         let seconds = time(|run| {
-            let choose = |t: usize, k: usize| Chosen {
-                expert_idx: (((t + run) * 8 + k) * 7 % n) as u32,
-                weight: 0.1,
-            };
+            let choose =
+                |t: usize, k: usize| Chosen { expert_idx: (((t + run) * 8 + k) * 7 % n) as u32, weight: 0.1 };
             let chosen: Vec<Vec<Chosen>> = (0..t).map(|t| (0..8).map(|k| choose(t, k)).collect()).collect();
             let loads = Loads::group(&chosen, n);
             let one = experts[0].gate.bytes() * 3;
@@ -130,7 +128,12 @@ fn main() {
         };
         let read = probe::read_bandwidth(&cpu, 2 << 30, 5);
         let peak = probe::multiply_add_peak(&cpu, 5);
-        println!("{}, {n_threads} threads: reads {:.1} GB/s, f32 {:.0} GFLOP/s", isa.name(), read / 1e9, peak / 1e9);
+        println!(
+            "{}, {n_threads} threads: reads {:.1} GB/s, f32 {:.0} GFLOP/s",
+            isa.name(),
+            read / 1e9,
+            peak / 1e9
+        );
         let scalar = Cpu::with_isa(Isa::Scalar, n_threads).expect("the scalar kernels run everywhere");
         let bench = Bench { cpu, scalar, read };
         let rng = &mut Rng(3);

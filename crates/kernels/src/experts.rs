@@ -1,14 +1,11 @@
 //! Routed experts over grouped tokens: `y[t] = sum of weight * down(silu(gate(x)) * up(x))`.
 
 use crate::cpu::{Cpu, dispatch};
-use crate::matmul::{BLOCK, Rows, for_row_tasks, matmul};
+use crate::matmul::{BLOCK, ROWS_PER_TASK, Rows, for_row_tasks, matmul};
 use crate::matrix::Matrix;
 use crate::quant::QuantRows;
 use crate::router::Chosen;
 use crate::shared::Shared;
-
-/// Rows of the intermediate width a task takes.
-const ROWS_PER_TASK: usize = 16;
 
 /// A SwiGLU network: gate and up [I, C], down [C, I].
 #[derive(Clone)]
@@ -117,20 +114,18 @@ fn gate_up(cpu: &Cpu, x: Rows<'_>, experts: &[SwiGlu], loads: &Loads, width: usi
         let n_rows = ROWS_PER_TASK.min(width - first);
         let mut decoded = Vec::new();
         for (block_idx, tokens) in load.tokens.chunks(BLOCK).enumerate() {
+            let (x, rows) = (x.gather(tokens), first..first + n_rows);
             let mut gate = [0.0f32; BLOCK * ROWS_PER_TASK];
             let mut up = [0.0f32; BLOCK * ROWS_PER_TASK];
-            let len = tokens.len();
-            for i in 0..n_rows {
-                let span = i * len..(i + 1) * len;
-                x.dots(cpu, tokens, &expert.gate, first + i, &mut decoded, &mut gate[span.clone()]);
-                x.dots(cpu, tokens, &expert.up, first + i, &mut decoded, &mut up[span]);
-            }
-            let (gate, up) = (&mut gate[..n_rows * len], &up[..n_rows * len]);
+            let n = tokens.len() * n_rows;
+            let (gate, up) = (&mut gate[..n], &mut up[..n]);
+            x.products(cpu, &expert.gate, rows.clone(), &mut decoded, gate);
+            x.products(cpu, &expert.up, rows, &mut decoded, up);
             dispatch!(cpu.isa(), silu_mul(gate, up));
-            for (j, row) in (load.first + block_idx * BLOCK..).take(len).enumerate() {
+            for (row, gate) in (load.first + block_idx * BLOCK..).zip(gate.chunks_exact(n_rows)) {
                 // SAFETY: this expert's rows and this range of columns belong to this task.
                 let out = unsafe { hidden.part(row * width + first..row * width + first + n_rows) };
-                out.iter_mut().enumerate().for_each(|(i, out)| *out = gate[i * len + j]);
+                out.copy_from_slice(gate);
             }
         }
     });
@@ -148,15 +143,19 @@ fn down(cpu: &Cpu, hidden: Rows<'_>, experts: &[SwiGlu], loads: &Loads, out: &mu
                 let first = load.first + block_idx * BLOCK;
                 let which: [u32; BLOCK] = std::array::from_fn(|i| (first + i) as u32);
                 let weights = &load.weights[block_idx * BLOCK..];
-                for n in rows.clone() {
-                    let mut dots = [0.0f32; BLOCK];
-                    hidden.dots(cpu, &which[..tokens.len()], w, n, &mut decoded, &mut dots[..tokens.len()]);
-                    for ((&t, &weight), dot) in tokens.iter().zip(weights).zip(dots) {
-                        let at = t as usize * n_cols + n;
-                        // SAFETY: column n of every row belongs to this task.
-                        let slot = unsafe { &mut out.part(at..at + 1)[0] };
-                        *slot = weight.mul_add(dot, *slot);
-                    }
+                let mut products = [0.0f32; BLOCK * ROWS_PER_TASK];
+                let products = &mut products[..tokens.len() * rows.len()];
+                let x = hidden.gather(&which[..tokens.len()]);
+                x.products(cpu, w, rows.clone(), &mut decoded, products);
+                for ((&t, &weight), products) in
+                    tokens.iter().zip(weights).zip(products.chunks_exact(rows.len()))
+                {
+                    let first = t as usize * n_cols + rows.start;
+                    // SAFETY: these columns of every row belong to this task.
+                    let out = unsafe { out.part(first..first + rows.len()) };
+                    out.iter_mut()
+                        .zip(products)
+                        .for_each(|(out, product)| *out = weight.mul_add(*product, *out));
                 }
             }
         }

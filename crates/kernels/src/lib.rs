@@ -46,5 +46,8 @@ pub const LANES: usize = 16;
 /// Width of a quantisation group along K, of INT4 weights, 8-bit weights and 8-bit activations alike.
 pub const GROUP: usize = 32;
 
+/// Columns whose 8-bit codes are stored together, four groups ([`reference::stored_position`]).
+pub const QUAD: usize = 4 * GROUP;
+
 /// Tokens in one block of a paged cache.
 pub const BLOCK_TOKENS: usize = 64;

@@ -4,11 +4,14 @@ use crate::GROUP;
 use crate::cpu::{Cpu, dispatch};
 use crate::matrix::{Matrix, MatrixData};
 use crate::quant::{self, QuantRow, QuantRows};
+use crate::reference::{TILE_ROWS, stored_width};
 use crate::shared::Shared;
 use std::ops::Range;
 
 /// Rows of W a task takes: their bytes stay in the second-level cache while all rows of x pass.
-const ROWS_PER_TASK: usize = 16;
+pub(crate) const ROWS_PER_TASK: usize = TILE_ROWS;
+/// Fewest rows of x for which transposing a tile of W pays.
+const TILE_X_MIN: usize = 5;
 /// Rows of x whose bytes stay near while a task's rows of W pass over them.
 pub(crate) const BLOCK: usize = 32;
 
@@ -49,26 +52,39 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Inner products of the rows `which` (at most [`BLOCK`]) with row `n` of `w`, into `out` [which].
-    pub(crate) fn dots(
+    /// The rows `which` (from 1 to [`BLOCK`]) side by side, whatever lies between them.
+    pub(crate) fn gather(&self, which: &[u32]) -> Gathered<'a> {
+        let n = which.len();
+        let at = |i: usize| which[i.min(n - 1)] as usize;
+        match *self {
+            Rows::F32 { x, n_cols } => {
+                Gathered::F32(std::array::from_fn(|i| &x[at(i) * n_cols..(at(i) + 1) * n_cols]), n)
+            }
+            Rows::Q8(x) => Gathered::Q8(std::array::from_fn(|i| x.row(at(i))), n),
+        }
+    }
+}
+
+/// Some rows of a [`Rows`], ready to be multiplied; made once a task, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Gathered<'a> {
+    F32([&'a [f32]; BLOCK], usize),
+    Q8([QuantRow<'a>; BLOCK], usize),
+}
+
+impl Gathered<'_> {
+    /// Inner products with rows `rows` of `w` (at most [`ROWS_PER_TASK`]): `out` [T, rows].
+    pub(crate) fn products(
         &self,
         cpu: &Cpu,
-        which: &[u32],
         w: &Matrix,
-        n: usize,
+        rows: Range<usize>,
         decoded: &mut Vec<f32>,
         out: &mut [f32],
     ) {
-        let at = |i: usize| which[i.min(which.len() - 1)] as usize;
         match self {
-            Rows::F32 { x, n_cols } => {
-                let rows: [&[f32]; BLOCK] = std::array::from_fn(|i| &x[at(i) * n_cols..(at(i) + 1) * n_cols]);
-                dots_f32(cpu, &rows[..which.len()], w, n, decoded, out);
-            }
-            Rows::Q8(x) => {
-                let rows: [QuantRow<'_>; BLOCK] = std::array::from_fn(|i| x.row(at(i)));
-                dots_integer(cpu, &rows[..which.len()], w, n, out);
-            }
+            Gathered::F32(x, n) => products_f32(cpu, &x[..*n], w, rows, decoded, out),
+            Gathered::Q8(x, n) => products_q8(cpu, &x[..*n], w, rows, out),
         }
     }
 }
@@ -85,51 +101,91 @@ pub fn matmul(cpu: &Cpu, x: Rows<'_>, w: &Matrix, out: &mut [f32]) {
     for_row_tasks(cpu, n_rows, |rows| {
         let mut decoded = Vec::new();
         for block in which.chunks(BLOCK) {
-            for n in rows.clone() {
-                let mut dots = [0.0f32; BLOCK];
-                x.dots(cpu, block, w, n, &mut decoded, &mut dots[..block.len()]);
-                for (&t, &dot) in block.iter().zip(&dots) {
-                    // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
-                    unsafe { out.write(t as usize * n_rows + n, dot) };
-                }
+            let mut products = [0.0f32; BLOCK * ROWS_PER_TASK];
+            let products = &mut products[..block.len() * rows.len()];
+            x.gather(block).products(cpu, w, rows.clone(), &mut decoded, products);
+            for (&t, products) in block.iter().zip(products.chunks_exact(rows.len())) {
+                let first = t as usize * n_rows + rows.start;
+                // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
+                unsafe { out.part(first..first + rows.len()) }.copy_from_slice(products);
             }
         }
     });
 }
 
-/// Inner products of `f32` rows with row `n` of `w`; quantised rows are decoded first.
-fn dots_f32(cpu: &Cpu, x: &[&[f32]], w: &Matrix, n: usize, decoded: &mut Vec<f32>, out: &mut [f32]) {
-    let span = n * w.n_cols()..(n + 1) * w.n_cols();
-    match w.data() {
-        MatrixData::F32(values) => {
-            let row = &values.as_slice()[span];
-            dispatch!(cpu.isa(), dots_f32(x, row, out))
+/// Products of `f32` rows; quantised weights are decoded row by row.
+fn products_f32(
+    cpu: &Cpu,
+    x: &[&[f32]],
+    w: &Matrix,
+    rows: Range<usize>,
+    decoded: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let n_rows = rows.len();
+    for (i, n) in rows.enumerate() {
+        let mut dots = [0.0f32; BLOCK];
+        let dots = &mut dots[..x.len()];
+        let span = n * w.n_cols()..(n + 1) * w.n_cols();
+        match w.data() {
+            MatrixData::F32(values) => dispatch!(cpu.isa(), dots_f32(x, &values.as_slice()[span], dots)),
+            MatrixData::Bf16(values) => dispatch!(cpu.isa(), dots_bf16(x, &values.as_slice()[span], dots)),
+            MatrixData::Int8 { .. } | MatrixData::Int4 { .. } => {
+                decoded.resize(w.n_cols(), 0.0);
+                quant::dequantize_rows(cpu.isa(), w, n..n + 1, decoded);
+                dispatch!(cpu.isa(), dots_f32(x, decoded, dots))
+            }
         }
-        MatrixData::Bf16(values) => {
-            let row = &values.as_slice()[span];
-            dispatch!(cpu.isa(), dots_bf16(x, row, out))
-        }
-        MatrixData::Int8 { .. } | MatrixData::Int4 { .. } => {
-            decoded.resize(w.n_cols(), 0.0);
-            quant::dequantize_rows(cpu.isa(), w, n..n + 1, decoded);
-            dispatch!(cpu.isa(), dots_f32(x, decoded, out))
-        }
+        dots.iter().enumerate().for_each(|(t, dot)| out[t * n_rows + i] = *dot);
     }
 }
 
-/// Inner products of 8-bit rows with row `n` of `w` (INT4 or 8-bit).
-fn dots_integer(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, n: usize, out: &mut [f32]) {
-    let span = |unit: usize| n * w.n_cols() / unit..(n + 1) * w.n_cols() / unit;
+/// Products of 8-bit rows with INT4 or 8-bit weights: by tiles where enough rows share them, else row by row.
+fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+    let n_rows = rows.len();
+    let by_tile = n_rows == TILE_ROWS && x.len() >= TILE_X_MIN;
+    let groups = |n: usize| n * w.n_cols() / GROUP;
     match w.data() {
         MatrixData::Int4 { packed, scales } => {
-            let (packed, scales) = (&packed.as_slice()[span(2)], &scales.as_slice()[span(GROUP)]);
-            dispatch!(cpu.isa(), dots_q4(x, packed, scales, out))
+            let (packed, scales) = (packed.as_slice(), scales.as_slice());
+            let part = |rows: Range<usize>| {
+                let (first, end) = (groups(rows.start), groups(rows.end));
+                (&packed[first * GROUP / 2..end * GROUP / 2], &scales[first..end])
+            };
+            if by_tile {
+                let (packed, scales) = part(rows);
+                return dispatch!(cpu.isa(), tile_q4(x, packed, scales, out));
+            }
+            each_row(x.len(), rows, out, |n, dots| {
+                let (packed, scales) = part(n..n + 1);
+                dispatch!(cpu.isa(), dots_q4(x, packed, scales, dots))
+            });
         }
         MatrixData::Int8 { codes, scales } => {
-            let (codes, scales) = (&codes.as_slice()[span(1)], &scales.as_slice()[span(GROUP)]);
-            dispatch!(cpu.isa(), dots_q8(x, codes, scales, out))
+            let (codes, scales, width) = (codes.as_slice(), scales.as_slice(), stored_width(w.n_cols()));
+            let part = |rows: Range<usize>| {
+                (&codes[rows.start * width..rows.end * width], &scales[groups(rows.start)..groups(rows.end)])
+            };
+            if by_tile {
+                let (codes, scales) = part(rows);
+                return dispatch!(cpu.isa(), tile_q8(x, codes, scales, out));
+            }
+            each_row(x.len(), rows, out, |n, dots| {
+                let (codes, scales) = part(n..n + 1);
+                dispatch!(cpu.isa(), dots_q8(x, codes, scales, dots))
+            });
         }
         MatrixData::F32(_) | MatrixData::Bf16(_) => panic!("integer products need integer weights"),
+    }
+}
+
+/// Fill `out` [T, rows] from `dots(n, [T])` for each row n.
+fn each_row(n_x: usize, rows: Range<usize>, out: &mut [f32], dots: impl Fn(usize, &mut [f32])) {
+    let n_rows = rows.len();
+    for (i, n) in rows.enumerate() {
+        let mut column = [0.0f32; BLOCK];
+        dots(n, &mut column[..n_x]);
+        column[..n_x].iter().enumerate().for_each(|(t, dot)| out[t * n_rows + i] = *dot);
     }
 }
 

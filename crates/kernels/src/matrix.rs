@@ -1,6 +1,7 @@
 //! Weight matrices as files hold them, and the one re-encoding made at load.
 
 use crate::map::MappedFile;
+use crate::reference::stored_width;
 use crate::{GROUP, quant};
 use half::bf16;
 use std::ops::Range;
@@ -76,7 +77,7 @@ pub enum MatrixData {
     F32(Buffer<f32>),
     /// BF16 [N, K].
     Bf16(Buffer<bf16>),
-    /// 8-bit codes [N, K] in stored order ([`crate::reference::stored_position`]), `f32` scales [N, K/32].
+    /// 8-bit codes [N, stored K] in stored order ([`crate::reference::stored_position`]), `f32` scales [N, K/32].
     Int8 {
         /// Codes in -127..=127.
         codes: Buffer<i8>,
@@ -109,7 +110,8 @@ impl Matrix {
             MatrixData::Bf16(w) => assert_eq!(w.as_slice().len(), n),
             MatrixData::Int8 { codes, scales } => {
                 assert_eq!(n_cols % GROUP, 0);
-                assert_eq!((codes.as_slice().len(), scales.as_slice().len()), (n, n / GROUP));
+                let width = stored_width(n_cols);
+                assert_eq!((codes.as_slice().len(), scales.as_slice().len()), (n_rows * width, n / GROUP));
             }
             MatrixData::Int4 { packed, scales } => {
                 assert_eq!(n_cols % GROUP, 0);
@@ -150,7 +152,7 @@ impl Matrix {
         match self.data {
             MatrixData::F32(_) => n * 4,
             MatrixData::Bf16(_) => n * 2,
-            MatrixData::Int8 { .. } => n + n / GROUP * 4,
+            MatrixData::Int8 { .. } => self.n_rows * stored_width(self.n_cols) + n / GROUP * 4,
             MatrixData::Int4 { .. } => n / 2 + n / GROUP * 2,
         }
     }

@@ -1,7 +1,7 @@
 //! The plain scalar form of every operation: the definition that all other versions must equal bit for bit.
 
 use crate::quant::QuantRow;
-use crate::{GROUP, LANES};
+use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 
 /// Constants of [`exp`]: Cephes' `expf` (S. L. Moshier), argument range cut to normal results.
@@ -69,28 +69,31 @@ pub fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
     fold(lanes)
 }
 
-/// Position inside a group's stored order of column `k` of the group: even columns first, then odd ones, the
-/// order in which the nibbles of packed INT4 words come apart.
-pub fn stored_position(k: usize) -> usize {
-    k / 2 + (k % 2) * (GROUP / 2)
+/// Codes that a row of `n_cols` columns is stored as: whole quads, the rest zero.
+pub const fn stored_width(n_cols: usize) -> usize {
+    n_cols.div_ceil(QUAD) * QUAD
+}
+
+/// Where the code of column `k` stands in a stored row: in each quad of four groups the even columns of each group
+/// come first, then the odd ones, the order in which the nibbles of packed INT4 words come apart.
+pub const fn stored_position(k: usize) -> usize {
+    let (quad, group, column) = (k / QUAD, k % QUAD / GROUP, k % GROUP);
+    quad * QUAD + (column % 2) * (QUAD / 2) + group * (GROUP / 2) + column / 2
 }
 
 /// Inner product of one row of 8-bit activations and one row of 8-bit weights, both in stored order.
 ///
-/// `x`, `w`: [K] codes; `x_scales`, `w_scales`: [G]. Four neighbouring products are summed exactly, the sums of
-/// even groups go to lanes 0..8 and of odd groups to lanes 8..16, each times the product of the two scales.
+/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: [G]. The products of a group are summed exactly; the sum of
+/// group g, times the product of its two scales, goes to lane g % [`LANES`].
 pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[f32]) -> f32 {
-    let code = |group: usize, position: usize| i32::from(w[group * GROUP + position]);
+    let code = |k: usize| i32::from(w[stored_position(k)]);
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group])
 }
 
 /// As [`dot_q8`] with packed INT4 weights: `w` [K/2] bytes, low nibble the lower column, value `nibble - 8`
 /// (compressed-tensors `pack-quantized`); `w_scales` [G] in BF16.
 pub fn dot_q4(x: &[i8], x_scales: &[f32], w: &[u8], w_scales: &[bf16]) -> f32 {
-    let code = |group: usize, position: usize| {
-        let byte = w[group * (GROUP / 2) + position % (GROUP / 2)];
-        i32::from(if position < GROUP / 2 { byte & 15 } else { byte >> 4 }) - 8
-    };
+    let code = |k: usize| i32::from(if k.is_multiple_of(2) { w[k / 2] & 15 } else { w[k / 2] >> 4 }) - 8;
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
@@ -132,40 +135,61 @@ fn dot_groups(
     x: &[i8],
     x_scales: &[f32],
     n_groups: usize,
-    code: impl Fn(usize, usize) -> i32,
+    code: impl Fn(usize) -> i32,
     scale: impl Fn(usize) -> f32,
 ) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for group in 0..n_groups {
-        let both = scale(group) * x_scales[group];
-        for lane in 0..GROUP / 4 {
-            let sum: i32 =
-                (4 * lane..4 * lane + 4).map(|p| i32::from(x[group * GROUP + p]) * code(group, p)).sum();
-            let slot = &mut lanes[(group % 2) * (GROUP / 4) + lane];
-            *slot = (sum as f32).mul_add(both, *slot);
-        }
+        let columns = group * GROUP..(group + 1) * GROUP;
+        let sum: i32 = columns.map(|k| i32::from(x[stored_position(k)]) * code(k)).sum();
+        let lane = &mut lanes[group % LANES];
+        *lane = (sum as f32).mul_add(scale(group) * x_scales[group], *lane);
     }
     fold(lanes)
 }
 
+/// Rows of a tile of [`tile_q4`] and [`tile_q8`].
+pub const TILE_ROWS: usize = 16;
+
+/// [`dot_q4`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
+pub fn tile_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q4(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
+/// [`dot_q8`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
+pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q8(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
 /// Quantise one row `x` [K] to 8 bits a value, scale max|x|/127 per group of 32.
 ///
-/// Writes `codes` [K] in stored order, `scales` [G] and `corrections` [K/4] (-8 times the sum of each four
-/// neighbouring codes: what turns a product with raw nibbles into one with `nibble - 8`).
+/// Writes `codes` [stored K] (columns past K stay as they are), `scales` [G] and `corrections` [G]: -8 times the
+/// sum of a group's codes, what turns a product with raw nibbles into one with `nibble - 8`.
 pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections: &mut [i32]) {
     for (group, values) in x.chunks_exact(GROUP).enumerate() {
         // As integers NaN is above infinity, so a NaN in the group makes the scale NaN and nothing hides it.
         let amax = f32::from_bits(values.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
         let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
         scales[group] = amax / 127.0;
-        let codes = &mut codes[group * GROUP..(group + 1) * GROUP];
-        for (k, value) in values.iter().enumerate() {
-            codes[stored_position(k)] = (value * inverse).round_ties_even() as i8;
+        let mut sum = 0;
+        for (column, value) in values.iter().enumerate() {
+            let code = (value * inverse).round_ties_even() as i8;
+            codes[stored_position(group * GROUP + column)] = code;
+            sum += i32::from(code);
         }
-        for (lane, four) in codes.chunks_exact(4).enumerate() {
-            let sum: i32 = four.iter().map(|&c| i32::from(c)).sum();
-            corrections[group * (GROUP / 4) + lane] = -8 * sum;
-        }
+        corrections[group] = -8 * sum;
     }
 }
 
@@ -173,7 +197,7 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections
 pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
         let byte = w[k / 2];
-        let nibble = if k % 2 == 0 { byte & 15 } else { byte >> 4 };
+        let nibble = if k.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
         *slot = (f32::from(nibble) - 8.0) * scales[k / GROUP].to_f32();
     }
 }
@@ -181,8 +205,7 @@ pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
 /// One row of 8-bit weights in stored order as `f32`.
 pub fn dequantize_q8_row(w: &[i8], scales: &[f32], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
-        let (group, column) = (k / GROUP, k % GROUP);
-        *slot = f32::from(w[group * GROUP + stored_position(column)]) * scales[group];
+        *slot = f32::from(w[stored_position(k)]) * scales[k / GROUP];
     }
 }
 

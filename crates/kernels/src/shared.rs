@@ -28,15 +28,4 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: in bounds by the assertion; disjoint by the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.end - range.start) }
     }
-
-    /// Write one element.
-    ///
-    /// # Safety
-    /// No other task reads or writes element `idx` at the same time.
-    #[inline(always)]
-    pub(crate) unsafe fn write(&self, idx: usize, value: T) {
-        debug_assert!(idx < self.len);
-        // SAFETY: callers pass indices inside the slice they handed in (checked in debug builds).
-        unsafe { self.ptr.add(idx).write(value) }
-    }
 }

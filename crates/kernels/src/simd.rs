@@ -4,7 +4,8 @@
 //! Every function here is unsafe for one reason: it may run only where the processor has the features of `L`.
 
 use crate::lanes::Lanes;
-use crate::{GROUP, LANES};
+use crate::reference::stored_position;
+use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 
 /// Rows that one pass over a weight row serves.
@@ -288,15 +289,15 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
                 scaled.store(rounded.as_mut_ptr().add(at));
             }
         }
-        let codes = &mut codes[group * GROUP..(group + 1) * GROUP];
+        let even = stored_position(group * GROUP);
+        let mut sum = 0;
         for k in 0..GROUP / 2 {
-            codes[k] = rounded[2 * k] as i32 as i8;
-            codes[k + GROUP / 2] = rounded[2 * k + 1] as i32 as i8;
+            let pair = [rounded[2 * k] as i32, rounded[2 * k + 1] as i32];
+            codes[even + k] = pair[0] as i8;
+            codes[even + QUAD / 2 + k] = pair[1] as i8;
+            sum += pair[0] + pair[1];
         }
-        let corrections = &mut corrections[group * (GROUP / 4)..(group + 1) * (GROUP / 4)];
-        for (lane, four) in codes.as_chunks::<4>().0.iter().enumerate() {
-            corrections[lane] = -8 * four.iter().map(|&c| i32::from(c)).sum::<i32>();
-        }
+        corrections[group] = -8 * sum;
     }
 }
 

@@ -86,7 +86,9 @@ fn matrix(rng: &mut Rng, form: &str, n: usize, k: usize) -> Matrix {
         "f32" => MatrixData::F32(rng.values(n * k).into()),
         "bf16" => MatrixData::Bf16(rng.bf16s(n * k).into()),
         "int8" => {
-            let codes: Vec<i8> = (0..n * k).map(|_| (rng.next() % 255) as i8).map(|c| c.max(-127)).collect();
+            let width = reference::stored_width(k);
+            let codes: Vec<i8> =
+                (0..n * width).map(|_| (rng.next() % 255) as i8).map(|c| c.max(-127)).collect();
             MatrixData::Int8 { codes: codes.into(), scales: rng.values(n * k / GROUP).into() }
         }
         _ => {
@@ -114,7 +116,7 @@ fn rounded(x: &[f32], k: usize) -> Vec<f32> {
     rows.fill(&Cpu::new(1), x, k);
     let value = |t: usize, i: usize| {
         let row = rows.row(t);
-        let code = row.codes[i / GROUP * GROUP + reference::stored_position(i % GROUP)];
+        let code = row.codes[reference::stored_position(i)];
         f32::from(code) * row.scales[i / GROUP]
     };
     (0..x.len()).map(|at| value(at / k, at % k)).collect()

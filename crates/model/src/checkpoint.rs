@@ -15,8 +15,9 @@ pub use shard::Shard;
 
 use crate::config::Config;
 use crate::layout::{self, TensorSpec};
+use index::Contents;
 use perilune_kernels::map::MappedFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The file name of the publisher's generation defaults, optional.
 const GENERATION_FILE: &str = "generation_config.json";
+
+/// Largest number of things wrong that [`Checkpoint::open_damaged`] collects.
+pub const DAMAGE_MAX: usize = 10_000;
 
 /// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape.
 #[derive(Debug)]
@@ -63,6 +67,9 @@ pub struct Tensor<'a> {
     pub range: Range<usize>,
 }
 
+/// Takes what is wrong with one shard or tensor: gives it back to stop at once, or keeps it to go on.
+type Report<'a> = &'a mut dyn FnMut(CheckpointError) -> Result<(), CheckpointError>;
+
 impl<'a> Tensor<'a> {
     /// The tensor's bytes. They start at any address: published shards align nothing.
     pub fn bytes(&self) -> &'a [u8] {
@@ -78,12 +85,33 @@ impl Checkpoint {
     /// # Errors
     /// One sentence that names the file, the tensor and what was expected.
     pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open_reporting(dir, &mut Err)
+    }
+
+    /// Open as much of the checkpoint in `dir` as there is: what is wrong with a shard or a tensor is collected.
+    ///
+    /// # Errors
+    /// When the config or the index cannot be read, or so much is wrong ([`DAMAGE_MAX`]) that they do not belong
+    /// together: then there is nothing to compare the files with.
+    pub fn open_damaged(dir: &Path) -> Result<(Checkpoint, Vec<CheckpointError>), CheckpointError> {
+        let mut damage = Vec::new();
+        let checkpoint = Checkpoint::open_reporting(dir, &mut |error| {
+            if damage.len() == DAMAGE_MAX {
+                return Err(error);
+            }
+            damage.push(error);
+            Ok(())
+        })?;
+        Ok((checkpoint, damage))
+    }
+
+    fn open_reporting(dir: &Path, report: Report<'_>) -> Result<Checkpoint, CheckpointError> {
         let mut config = Config::from_file(&dir.join(CONFIG_FILE))?;
         add_generation_eos(&mut config, dir)?;
-        let (shards, tensors) = index::read_tensors(dir)?;
+        let Contents { shards, tensors, lost } = index::read_tensors(dir, report)?;
         let mut checkpoint =
             Checkpoint { config, dir: dir.to_path_buf(), shards, tensors, unused: Vec::new() };
-        checkpoint.unused = checkpoint.check_expected()?;
+        checkpoint.unused = checkpoint.check_expected(&lost, report)?;
         Ok(checkpoint)
     }
 
@@ -130,11 +158,17 @@ impl Checkpoint {
         Tensor { dtype: entry.dtype, shape: &entry.shape, file, range: entry.range.clone() }
     }
 
-    /// Check every tensor the config implies; the names of the others.
-    fn check_expected(&self) -> Result<Vec<String>, CheckpointError> {
-        let mut used = std::collections::HashSet::new();
+    /// Check every tensor the config implies, but for those of `lost`; the names of the others.
+    fn check_expected(
+        &self,
+        lost: &HashSet<String>,
+        report: Report<'_>,
+    ) -> Result<Vec<String>, CheckpointError> {
+        let mut used = HashSet::new();
         for spec in layout::expected(&self.config) {
-            self.check_spec(&spec)?;
+            if !lost.contains(&spec.name) {
+                self.check_spec(&spec).or_else(&mut *report)?;
+            }
             used.insert(spec.name);
         }
         Ok(self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect())

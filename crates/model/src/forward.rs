@@ -184,14 +184,14 @@ impl Workspace {
         let heads = h * (shape.query() + shape.v);
         let expanded = if arithmetic == Arithmetic::Exact { h * shape.key_value() } else { 0 };
         let rows = t * (stream + 2 * config.q_lora_rank + latents + heads + expanded);
+        let inner = QuantRows::bytes(t, dense_width.max(shared_width))
+            .max(QuantRows::bytes(t * config.num_experts_per_tok, config.moe_intermediate_size));
         let quantized = match arithmetic {
             Arithmetic::Exact => 0,
-            Arithmetic::Fast => t * c.max(config.q_lora_rank).max(h * shape.v) + gate.max(routed),
+            Arithmetic::Fast => QuantRows::bytes(t, c.max(config.q_lora_rank).max(h * shape.v)) + inner,
         };
         let logits = pass.n_logits * (config.vocab_size + c);
-        4 * (rows + gate + gate.max(routed) + logits)
-            + QuantRows::bytes(quantized)
-            + attention_bytes(&shape, arithmetic, pass)
+        4 * (rows + gate + gate.max(routed) + logits) + quantized + attention_bytes(&shape, arithmetic, pass)
     }
 }
 

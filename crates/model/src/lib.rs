@@ -11,3 +11,5 @@ pub mod weights;
 
 pub mod plan;
 pub mod synth;
+pub mod verify;
+pub mod watch;

@@ -6,14 +6,12 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
-use crate::forward::Arithmetic;
+use crate::forward::{Arithmetic, PassShape, Workspace};
 use crate::layout::{self, Kind, TensorSpec};
+use crate::solo::PREFILL_CHUNK;
 use crate::weights::Dense;
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
-
-/// Prompt tokens that pass the layers together.
-pub const CHUNK_TOKENS: u64 = 512;
 
 /// Bytes of an 8-bit scale.
 const INT8_SCALE_BYTES: u64 = 4;
@@ -24,6 +22,9 @@ const PROCESS_BYTES: u64 = 16 << 20;
 /// Bytes around a touched embedding row that become resident with it: the kernel maps pages of the cache in
 /// neighbourhoods of this size.
 const FAULT_BYTES: u64 = 64 << 10;
+
+/// Largest number of sequences at once that is planned for.
+pub const BATCH_MAX: u64 = 1 << 16;
 
 /// Largest number of tokens in all sequences together that is planned for.
 pub const TOKENS_MAX: u64 = 1 << 40;
@@ -39,13 +40,17 @@ pub struct Request {
     pub dense: Dense,
     /// Arithmetic.
     pub path: Arithmetic,
+    /// Threads at work, each with temporaries of its own.
+    pub n_threads: usize,
 }
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// Too many tokens.
-    #[error("{context} tokens in {batch} sequences; expected from 1 to {TOKENS_MAX} tokens together")]
+    #[error(
+        "{context} tokens in {batch} sequences; expected at least 1 of each, at most {BATCH_MAX} sequences and at most {TOKENS_MAX} tokens together"
+    )]
     Tokens {
         /// Tokens of one sequence.
         context: u64,
@@ -131,14 +136,18 @@ fn spec_int8_bytes(spec: &TensorSpec) -> u64 {
     }
 }
 
-/// Bytes of scratch that `n_tokens` passing the layers together take: the widest moment of a layer, in f32.
-pub fn scratch_bytes(config: &Config, n_tokens: u64, batch: u64) -> u64 {
-    let c = config.hidden_size;
-    let attention = config.num_attention_heads * (2 * config.qk_head_dim() + 2 * config.v_head_dim);
-    let experts = config.num_experts_per_tok * (2 * config.moe_intermediate_size + c);
-    let mlp = experts.max(2 * config.intermediate_size);
-    let per_token = 4 * (4 * c + attention.max(mlp)) as u64;
-    n_tokens * per_token + batch * config.vocab_size as u64 * 4
+/// Bytes of the forward pass's buffers: the wider of a prefill chunk and a decode step of the whole batch.
+fn scratch_bytes(config: &Config, request: &Request) -> u64 {
+    let bytes = |n_rows: u64, n_logits: u64| {
+        let pass = PassShape {
+            n_rows: n_rows as usize,
+            n_logits: n_logits as usize,
+            n_context: request.context as usize,
+            n_threads: request.n_threads,
+        };
+        Workspace::bytes(config, request.path, pass) as u64
+    };
+    bytes(request.context.min(PREFILL_CHUNK as u64), 1).max(bytes(request.batch, request.batch))
 }
 
 /// Experts of a layer that `n_tokens` touch together, were their choices independent and even.
@@ -181,11 +190,11 @@ impl Plan {
     /// # Errors
     /// When the token counts are out of range, or the request asks for 8-bit weights on the exact path.
     pub fn new(config: &Config, weights: Weights, request: Request) -> Result<Plan, PlanError> {
-        let Request { context, batch, dense, path } = request;
+        let Request { context, batch, dense, path, .. } = request;
         let n_tokens = context
             .checked_next_multiple_of(BLOCK_TOKENS as u64)
             .and_then(|context| context.checked_mul(batch))
-            .filter(|n| (1..=TOKENS_MAX).contains(n))
+            .filter(|n| (1..=TOKENS_MAX).contains(n) && batch <= BATCH_MAX)
             .ok_or(PlanError::Tokens { context, batch })?;
         if (path, dense) == (Arithmetic::Exact, Dense::Int8) {
             return Err(PlanError::ExactInt8);
@@ -196,7 +205,7 @@ impl Plan {
         let mapped_dense = if dense == Dense::Int8 { 0 } else { weights.dense };
         let cache_bytes_per_token = path.cache_form().bytes_per_token(config) as u64;
         let cache_bytes = n_tokens.saturating_mul(cache_bytes_per_token);
-        let scratch_bytes = scratch_bytes(config, CHUNK_TOKENS.min(context), batch);
+        let scratch_bytes = scratch_bytes(config, &request);
         let row_bytes = weights.embedding / config.vocab_size as u64;
         let embedding = weights.embedding.min(n_tokens.saturating_mul(row_bytes + FAULT_BYTES));
         let mapped_resident_bytes = embedding + experts_of(n_tokens) + mapped_dense + weights.rest;
@@ -254,8 +263,7 @@ impl Plan {
         let fast = Request { path: Arithmetic::Fast, ..request };
         if request.path == Arithmetic::Exact && fits(fast) {
             remedies.push(Remedy::FastPath);
-        }
-        if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {
+        } else if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {
             remedies.push(Remedy::DenseInt8);
         }
         remedies.push(Remedy::Ram(self.resident_bytes));

@@ -11,6 +11,7 @@ mod values;
 use crate::checkpoint::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE};
 use crate::config::{Config, ConfigError, ConfigProblem};
 use crate::layout::{self, TensorSpec};
+use crate::watch::Watch;
 use files::Folder;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::{Map, Value, json};
@@ -38,14 +39,6 @@ pub struct Options {
     pub tokenizer: Option<PathBuf>,
     /// Threads that fill and write.
     pub n_threads: usize,
-}
-
-/// Who watches the writing: told of progress, asked whether to stop.
-pub trait Watch: Sync {
-    /// `n_bytes` more are written.
-    fn wrote(&self, n_bytes: u64);
-    /// Whether to stop now and remove what was written.
-    fn stopped(&self) -> bool;
 }
 
 /// Why no checkpoint was written. Nothing of it is left behind.

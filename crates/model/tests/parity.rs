@@ -285,7 +285,7 @@ fn a_sequence_does_not_depend_on_the_others_in_its_batch() {
                 ids: if i == 40 { &ids[..20] } else { &ids[i % 30..i % 30 + 1 + i % 9] },
                 first_position: 0,
                 blocks: &blocks[i..i + 1],
-                phase: if i % 2 == 0 { Phase::Prefill } else { Phase::Decode },
+                phase: if i.is_multiple_of(2) { Phase::Prefill } else { Phase::Decode },
                 wanted: if i == 40 { Wanted::All } else { Wanted::Nothing },
             };
             let segments: Vec<Segment<'_>> = (0..64).map(segment).collect();

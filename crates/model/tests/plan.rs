@@ -9,7 +9,8 @@ use perilune_model::weights::Dense;
 
 const K2: &str = include_str!("data/k2_thinking_config.json");
 
-const RUN: Request = Request { context: 32_768, batch: 1, dense: Dense::AsPublished, path: Arithmetic::Fast };
+const RUN: Request =
+    Request { context: 32_768, batch: 1, dense: Dense::AsPublished, path: Arithmetic::Fast, n_threads: 2 };
 
 fn plan(request: Request) -> Plan {
     let config = Config::from_json(K2).unwrap();
@@ -43,9 +44,9 @@ fn k2_takes_what_is_published() {
 
 #[test]
 fn a_batch_reads_more_experts_but_not_all_of_them_twice() {
-    let [one, many, full] = [1, 64, 100_000].map(|batch| plan(Request { batch, ..RUN }).read_bytes_per_step);
+    let [one, many, full] = [1, 64, 65_536].map(|batch| plan(Request { batch, ..RUN }).read_bytes_per_step);
     assert!(one < many && many < 64 * one && many < full);
-    let rows = 100_000 * 7168 * 2;
+    let rows = 65_536 * 7168 * 2;
     check("every expert", full - rows, 594.2e9 - 163_840.0 * 7168.0 * 2.0);
 }
 
@@ -72,7 +73,7 @@ fn verdicts_and_remedies_follow_the_memory() {
 fn absurd_requests_are_sentences() {
     let config = Config::from_json(K2).unwrap();
     let refused = |request| Plan::new(&config, Weights::of_config(&config), request).unwrap_err().to_string();
-    for (context, batch) in [(0, 1), (1, 0), (u64::MAX, 1), (u64::MAX, u64::MAX), (1 << 39, 3)] {
+    for (context, batch) in [(0, 1), (1, 0), (u64::MAX, 1), (u64::MAX, u64::MAX), (1 << 39, 3), (1, 65_537)] {
         let error = refused(Request { context, batch, ..RUN });
         assert!(error.contains(&context.to_string()) && error.contains("expected"), "{error}");
     }

@@ -3,6 +3,8 @@
 // The one crate that writes to the terminal.
 #![allow(clippy::print_stdout)]
 
+mod machine;
+mod terminal;
 mod verbs;
 
 use std::process::ExitCode;

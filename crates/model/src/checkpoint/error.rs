@@ -143,3 +143,45 @@ pub enum CheckpointError {
         expected: String,
     },
 }
+
+impl CheckpointError {
+    /// The file (or folder) it is about.
+    pub fn file(&self) -> String {
+        match self {
+            Self::Config(error) => error.place.clone(),
+            Self::NoWeights { dir } | Self::MissingTensor { dir, .. } => dir.display().to_string(),
+            Self::MissingShard { index, .. } | Self::IndexDisagrees { index, .. } => {
+                index.display().to_string()
+            }
+            Self::Read { path, .. }
+            | Self::Index { path, .. }
+            | Self::HeaderTooLong { path, .. }
+            | Self::Header { path, .. }
+            | Self::Entry { path, .. }
+            | Self::WrongLength { path, .. }
+            | Self::WrongDtype { path, .. }
+            | Self::WrongShape { path, .. }
+            | Self::Value { path, .. } => path.display().to_string(),
+        }
+    }
+
+    /// The tensor it is about, where it is about one.
+    pub fn tensor(&self) -> Option<&str> {
+        match self {
+            Self::MissingShard { tensor, .. }
+            | Self::IndexDisagrees { tensor, .. }
+            | Self::Entry { tensor, .. }
+            | Self::WrongLength { tensor, .. }
+            | Self::MissingTensor { tensor, .. }
+            | Self::WrongDtype { tensor, .. }
+            | Self::WrongShape { tensor, .. }
+            | Self::Value { tensor, .. } => Some(tensor),
+            Self::Config(_)
+            | Self::Read { .. }
+            | Self::NoWeights { .. }
+            | Self::Index { .. }
+            | Self::HeaderTooLong { .. }
+            | Self::Header { .. } => None,
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Which files make the checkpoint, and which tensor is in which.
 
-use super::{CheckpointError, Entry, INDEX_FILE, SINGLE_FILE, Shard};
+use super::{CheckpointError, Entry, INDEX_FILE, Report, SINGLE_FILE, Shard};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 /// Longest index that is read, bytes.
@@ -13,19 +13,28 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Map every shard of `dir` and merge their headers.
-pub(super) fn read_tensors(dir: &Path) -> Result<(Vec<Shard>, BTreeMap<String, Entry>), CheckpointError> {
+/// Shards and tensors, and the tensors that are lost with a shard that could not be opened.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) shards: Vec<Shard>,
+    pub(super) tensors: BTreeMap<String, Entry>,
+    pub(super) lost: HashSet<String>,
+}
+
+/// Map every shard of `dir` and merge their headers. What is wrong with one shard goes to `report`.
+pub(super) fn read_tensors(dir: &Path, report: Report<'_>) -> Result<Contents, CheckpointError> {
     let single = dir.join(SINGLE_FILE);
     if single.is_file() {
         let (shard, entries) = Shard::open(&single, 0)?;
-        return Ok((vec![shard], entries.into_iter().collect()));
+        let tensors = entries.into_iter().collect();
+        return Ok(Contents { shards: vec![shard], tensors, lost: HashSet::new() });
     }
     let index_path = dir.join(INDEX_FILE);
     if !index_path.is_file() {
         return Err(CheckpointError::NoWeights { dir: dir.to_path_buf() });
     }
     let weight_map = read_index(&index_path)?;
-    read_shards(dir, &index_path, &weight_map)
+    read_shards(dir, &index_path, &weight_map, report)
 }
 
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
@@ -48,38 +57,50 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, CheckpointError> 
 
 fn read_shards(
     dir: &Path,
-    index_path: &Path,
+    index: &Path,
     weight_map: &BTreeMap<String, String>,
-) -> Result<(Vec<Shard>, BTreeMap<String, Entry>), CheckpointError> {
+    report: Report<'_>,
+) -> Result<Contents, CheckpointError> {
     // One tensor per shard, for the message when the shard is absent.
     let example: BTreeMap<&str, &str> =
         weight_map.iter().map(|(tensor, shard)| (shard.as_str(), tensor.as_str())).collect();
-    let (mut shards, mut tensors) = (Vec::new(), BTreeMap::new());
-    for (shard_idx, (shard, tensor)) in example.into_iter().enumerate() {
-        let path = dir.join(shard);
-        if !path.exists() {
-            return Err(CheckpointError::MissingShard {
-                index: index_path.to_path_buf(),
-                shard: shard.to_owned(),
-                tensor: tensor.to_owned(),
-            });
-        }
-        let (opened, entries) = Shard::open(&path, shard_idx)?;
-        shards.push(opened);
-        for (name, entry) in entries {
-            // Where two shards hold one name, the index says which counts.
-            if weight_map.get(&name).is_none_or(|of| of == shard) {
-                tensors.insert(name, entry);
+    let mut contents = Contents::default();
+    for (shard, tensor) in example {
+        match open_shard(dir, index, shard, tensor, contents.shards.len()) {
+            Ok((opened, entries)) => {
+                contents.shards.push(opened);
+                // Where two shards hold one name, the index says which counts.
+                let counts = |name: &String| weight_map.get(name).is_none_or(|of| of == shard);
+                contents.tensors.extend(entries.into_iter().filter(|(name, _)| counts(name)));
+            }
+            Err(error) => {
+                report(error)?;
+                let of_shard = weight_map.iter().filter(|(_, of)| *of == shard);
+                contents.lost.extend(of_shard.map(|(tensor, _)| tensor.clone()));
             }
         }
     }
-    let lost = weight_map.iter().find(|(tensor, _)| !tensors.contains_key(*tensor));
-    match lost {
-        None => Ok((shards, tensors)),
-        Some((tensor, shard)) => Err(CheckpointError::IndexDisagrees {
-            index: index_path.to_path_buf(),
-            shard: shard.clone(),
-            tensor: tensor.clone(),
-        }),
+    for (tensor, shard) in weight_map {
+        if !contents.tensors.contains_key(tensor) && !contents.lost.contains(tensor) {
+            let (index, shard, tensor) = (index.to_path_buf(), shard.clone(), tensor.clone());
+            contents.lost.insert(tensor.clone());
+            report(CheckpointError::IndexDisagrees { index, shard, tensor })?;
+        }
     }
+    Ok(contents)
+}
+
+fn open_shard(
+    dir: &Path,
+    index: &Path,
+    shard: &str,
+    tensor: &str,
+    shard_idx: usize,
+) -> Result<(Shard, Vec<(String, Entry)>), CheckpointError> {
+    let path = dir.join(shard);
+    if path.exists() {
+        return Shard::open(&path, shard_idx);
+    }
+    let (index, shard, tensor) = (index.to_path_buf(), shard.to_owned(), tensor.to_owned());
+    Err(CheckpointError::MissingShard { index, shard, tensor })
 }

@@ -91,6 +91,11 @@ impl Checkpoint {
     /// # Errors
     /// The stored and the true shape, or that there is no such tensor.
     pub fn check_stored_shape(&self, name: &str) -> Result<(), CheckpointError> {
+        self.check_stored_shape_in(name, self.require(name)?.bytes())
+    }
+
+    /// The same, with the tensor's bytes read by the caller.
+    pub(crate) fn check_stored_shape_in(&self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let tensor = self.require(name)?;
         let stem = name.strip_suffix(".weight_shape").unwrap_or(name);
         let packed = self.require(&format!("{stem}.weight_packed"))?;
@@ -98,7 +103,7 @@ impl Checkpoint {
             [n_out, n_words] => vec![*n_out as i64, (*n_words * crate::layout::CODES_PER_WORD) as i64],
             _ => Vec::new(),
         };
-        let found = integers(&tensor);
+        let found = integers(tensor.dtype, bytes);
         if found == expected {
             return Ok(());
         }
@@ -129,13 +134,11 @@ impl Checkpoint {
     }
 }
 
-/// The elements of an I32 or I64 tensor.
-pub fn integers(tensor: &Tensor<'_>) -> Vec<i64> {
-    match tensor.dtype {
-        Dtype::I32 => {
-            tensor.bytes().as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect()
-        }
-        Dtype::I64 => tensor.bytes().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+/// The elements of an I32 or I64 tensor's bytes; nothing for other dtypes.
+fn integers(dtype: Dtype, bytes: &[u8]) -> Vec<i64> {
+    match dtype {
+        Dtype::I32 => bytes.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect(),
+        Dtype::I64 => bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
         _ => Vec::new(),
     }
 }

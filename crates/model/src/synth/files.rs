@@ -1,7 +1,8 @@
 //! The folder being written: partial files, renamed at the end or removed.
 
-use super::{ShardPlan, SynthError, Watch, values};
+use super::{ShardPlan, SynthError, values};
 use crate::checkpoint::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE};
+use crate::watch::Watch;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -68,7 +69,7 @@ impl<'a> Folder<'a> {
             let file = File::create_new(&path)?;
             file.set_len(shard.n_bytes)?;
             file.write_all_at(&shard.head, 0)?;
-            self.watch.wrote(shard.head.len() as u64);
+            self.watch.advance(shard.head.len() as u64);
             write_pieces(&file, shard, seed, n_threads, self.watch)?;
             file.sync_all()
         };
@@ -159,7 +160,7 @@ fn write_pieces(
                 *first_error.lock().expect("no thread panics while it holds this lock") = Some(error);
                 return;
             }
-            watch.wrote(buffer.len() as u64);
+            watch.advance(buffer.len() as u64);
         }
     };
     std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! `bench`: how fast this machine runs a model, beside what the machine itself can do.
 
 use super::memory::Memory;
-use super::open::ModelArgs;
+use super::open::RunArgs;
 use anyhow::{bail, ensure};
 use clap::Args;
 use perilune_kernels::cpu::{Cpu, Isa};
@@ -14,6 +14,7 @@ use perilune_model::solo::{PREFILL_CHUNK, Solo};
 use perilune_model::weights::{Dense, Mlp};
 use serde::Serialize;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Bytes the bandwidth probe reads, where the machine has four times as many.
@@ -24,8 +25,11 @@ const PROBE_RUNS: usize = 3;
 /// Measure prefill and decode speed beside this machine's own limits
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// Folder of the checkpoint: config.json and safetensors, as published
+    #[arg(required_unless_present = "kernels")]
+    dir: Option<PathBuf>,
     #[command(flatten)]
-    model: Option<ModelArgs>,
+    run: RunArgs,
     /// Prompt lengths to measure, in tokens
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512])]
     prompt: Vec<usize>,
@@ -46,7 +50,7 @@ pub(crate) struct BenchArgs {
     accuracy: usize,
     /// List the kernels of this build, what this machine runs and what was verified, and stop
     #[arg(long)]
-    list_kernels: bool,
+    kernels: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -94,7 +98,7 @@ struct Accuracy {
     arg_max_agreement: f64,
 }
 
-/// One line of `--list-kernels`.
+/// One line of `--kernels`.
 #[derive(Serialize)]
 struct KernelSet {
     name: &'static str,
@@ -104,18 +108,19 @@ struct KernelSet {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    if args.list_kernels {
+    let run = &args.run;
+    if args.kernels {
         return list_kernels(args.json);
     }
-    let Some(model_args) = &args.model else { bail!("give the folder of a checkpoint, or --list-kernels") };
+    let Some(dir) = &args.dir else { bail!("give the folder of a checkpoint, or --kernels") };
     ensure!(args.runs > 0 && args.decode > 0, "--runs and --decode are at least 1");
     let counts = match &args.thread_counts[..] {
-        [] => vec![model_args.threads.map_or_else(Cpu::n_available, usize::from)],
+        [] => vec![run.n_threads()],
         counts => counts.to_vec(),
     };
-    let (path, dense) = (model_args.path.arithmetic(), model_args.dense.dense());
+    let (path, dense) = (run.path.arithmetic(), run.dense.dense());
     let mut report = Report {
-        kernels: model_args.cpu_on(1)?.isa().name(),
+        kernels: run.cpu_on(1)?.isa().name(),
         path,
         dense,
         limits: Vec::new(),
@@ -124,14 +129,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         memory: Memory::default(),
     };
     for n_threads in counts {
-        let cpu = model_args.cpu_on(n_threads)?;
+        let cpu = run.cpu_on(n_threads)?;
         report.limits.push(limits(&cpu));
-        let model = model_args.model_on(cpu, path, dense)?;
+        let model = run.model_on(dir, cpu, path, dense)?;
         measure_all(args, &model, &mut report)?;
         report.memory = Memory::now();
         if report.accuracy.is_none() && args.accuracy > 0 && path == Arithmetic::Fast {
-            let exact =
-                model_args.model_on(model_args.cpu_on(n_threads)?, Arithmetic::Exact, Dense::AsPublished)?;
+            let exact = run.model_on(dir, run.cpu_on(n_threads)?, Arithmetic::Exact, Dense::AsPublished)?;
             report.accuracy = Some(accuracy(&exact, &model, args.accuracy)?);
         }
     }
@@ -153,7 +157,7 @@ fn list_kernels(json: bool) -> anyhow::Result<()> {
     for set in sets {
         let state = match (set.present, set.verified) {
             (true, true) => "runs here, agrees with the scalar reference",
-            (true, false) => "runs here, never verified: chosen only by --kernels",
+            (true, false) => "runs here, never verified: chosen only by --isa",
             (false, _) => "this processor lacks it",
         };
         println!("{:<12} {state}{}", set.name, if set.default { " (default)" } else { "" });
@@ -162,7 +166,7 @@ fn list_kernels(json: bool) -> anyhow::Result<()> {
 }
 
 fn limits(cpu: &Cpu) -> Limits {
-    let bytes = PROBE_BYTES.min(super::memory::total_bytes() as usize / 4).max(256 << 20);
+    let bytes = PROBE_BYTES.min(crate::machine::ram_bytes().unwrap_or(0) as usize / 4).max(256 << 20);
     Limits {
         threads: cpu.pool().n_threads(),
         read_gb_per_s: probe::read_bandwidth(cpu, bytes, PROBE_RUNS) / 1e9,

@@ -27,10 +27,3 @@ impl Memory {
         }
     }
 }
-
-/// Memory of the machine in bytes; zero where the system does not say.
-pub(crate) fn total_bytes() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
-}

@@ -2,11 +2,15 @@
 
 mod bench;
 mod generate;
-mod interrupt;
+mod inspect;
+pub(crate) mod interrupt;
 mod logits;
 mod memory;
 mod open;
+mod plan;
 mod progress;
+mod random;
+mod verify;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +26,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Inspect(inspect::Args),
+    Plan(plan::Args),
+    Verify(verify::Args),
+    Random(random::Args),
     Logits(logits::LogitsArgs),
     Generate(generate::GenerateArgs),
     Bench(bench::BenchArgs),
@@ -35,6 +43,10 @@ enum Verb {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Random(args) => random::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Generate(args) => generate::run(&args),
         Verb::Bench(args) => bench::run(&args),
@@ -45,9 +57,16 @@ pub(crate) fn run() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the answer has read enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_pipe)
 }

@@ -8,11 +8,26 @@ use perilune_model::forward::{Arithmetic, Model};
 use perilune_model::weights::{Dense, Weights};
 use std::path::{Path, PathBuf};
 
-/// Flags of every verb that runs a model.
+/// Arguments of every verb that runs a model.
 #[derive(Args, Clone)]
 pub(crate) struct ModelArgs {
     /// Folder of the checkpoint: config.json and safetensors, as published
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl ModelArgs {
+    /// Open the checkpoint and put its weights on the processor, showing progress on a terminal.
+    pub(crate) fn model(&self) -> anyhow::Result<Model> {
+        let run = &self.run;
+        run.model_on(&self.dir, run.cpu_on(run.n_threads())?, run.path.arithmetic(), run.dense.dense())
+    }
+}
+
+/// How to run it.
+#[derive(Args, Clone)]
+pub(crate) struct RunArgs {
     /// Arithmetic: `exact` is f32 throughout, `fast` takes 8-bit activations for quantised weights
     #[arg(long, value_enum, default_value_t = PathChoice::Fast)]
     pub(crate) path: PathChoice,
@@ -22,9 +37,9 @@ pub(crate) struct ModelArgs {
     /// Threads to compute on [default: all processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Kernels to use: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
+    /// Instruction set of the kernels: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
-    pub(crate) kernels: Option<Isa>,
+    pub(crate) isa: Option<Isa>,
 }
 
 /// `--path`.
@@ -67,15 +82,15 @@ fn parse_isa(name: &str) -> Result<Isa, String> {
     if isa.is_present() { Ok(isa) } else { Err("this processor cannot run them".to_owned()) }
 }
 
-impl ModelArgs {
-    /// The processor the flags ask for.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Cpu> {
-        self.cpu_on(self.threads.map_or_else(Cpu::n_available, usize::from))
+impl RunArgs {
+    /// Threads that the flags ask for.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.threads.map_or_else(Cpu::n_available, usize::from)
     }
 
-    /// The same on `n_threads`.
+    /// The kernels that the flags ask for, on `n_threads`.
     pub(crate) fn cpu_on(&self, n_threads: usize) -> anyhow::Result<Cpu> {
-        match self.kernels {
+        match self.isa {
             None => Ok(Cpu::new(n_threads)),
             Some(isa) => {
                 Cpu::with_isa(isa, n_threads).ok_or_else(|| anyhow!("this processor lacks {}", isa.name()))
@@ -83,17 +98,18 @@ impl ModelArgs {
         }
     }
 
-    /// Open the checkpoint and put its weights on the processor, showing progress on a terminal.
-    pub(crate) fn model(&self) -> anyhow::Result<Model> {
-        self.model_on(self.cpu()?, self.path.arithmetic(), self.dense.dense())
-    }
-
-    /// The same with given choices.
-    pub(crate) fn model_on(&self, cpu: Cpu, arithmetic: Arithmetic, dense: Dense) -> anyhow::Result<Model> {
+    /// Open the checkpoint in `dir` and put its weights on `cpu`, showing progress on a terminal.
+    pub(crate) fn model_on(
+        &self,
+        dir: &Path,
+        cpu: Cpu,
+        arithmetic: Arithmetic,
+        dense: Dense,
+    ) -> anyhow::Result<Model> {
         if (arithmetic, dense) == (Arithmetic::Exact, Dense::Int8) {
             bail!("the exact path runs the weights as published; take `--dense bf16`, or the fast path");
         }
-        let checkpoint = open(&self.dir)?;
+        let checkpoint = open(dir)?;
         let bar = super::progress::bar("loading", "layers");
         let weights = Weights::load(&checkpoint, dense, &cpu, |done, of| {
             bar.set_length(of as u64);
