@@ -1,5 +1,23 @@
 //! Here is an HTTP request, stream the answer.
 //!
-//! Nothing stands here yet. This is the place of the HTTP APIs, keys, usage and the console's shell, and the
-//! one room where words meet numbers: what joins a grammar to the engine's token mask belongs here. It must
-//! never know what a tool does to the world, nor how a model is trained.
+//! The walk of a request: [`routes`] reads it and its key, [`job`] passes its [`limits`] and opens its line in the
+//! [`store`], [`answer`] asks the engine (words meet numbers there and nowhere else) or [`upstream`] asks another
+//! endpoint, and pieces go back through the same route, written down as they come or folded. [`serve`] is the
+//! listening and the draining.
+//!
+//! This crate never knows what a tool does to the world, nor how a model is trained.
+
+pub mod app;
+pub mod routes;
+
+pub mod job;
+
+pub mod answer;
+pub mod upstream;
+
+pub mod limits;
+pub mod store;
+
+pub mod error;
+pub mod metrics;
+pub mod serve;

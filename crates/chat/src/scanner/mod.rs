@@ -266,6 +266,12 @@ impl Scanner {
         }
     }
 
+    /// Text tokens so far that were reasoning.
+    #[must_use]
+    pub fn n_reasoning_tokens(&self) -> usize {
+        self.n_reasoning_tokens
+    }
+
     /// An end token was seen; further ids are ignored.
     #[must_use]
     pub fn is_ended(&self) -> bool {

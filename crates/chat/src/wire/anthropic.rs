@@ -1,12 +1,13 @@
 //! The Anthropic-shaped messages API: request, response, stream events, token count, errors.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 // ---- request ----
 
 /// Body of `POST /v1/messages`, and (without `max_tokens`) of `POST /v1/messages/count_tokens`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MessagesRequest {
     /// Model id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +53,7 @@ pub struct MessagesRequest {
 }
 
 /// About the caller.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metadata {
     /// Caller's stable id of its end user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +61,7 @@ pub struct Metadata {
 }
 
 /// One message as sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// `user` or `assistant`.
     pub role: String,
@@ -69,7 +70,7 @@ pub struct Message {
 }
 
 /// Content of a message, of the system prompt, or of a tool result.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected a string or a list of content blocks, each with its `type` and that type's fields"
@@ -84,7 +85,7 @@ pub enum Content {
 /// One block of a request or a response; which fields a type needs is checked later.
 ///
 /// One struct for all types, because each block of a stream starts with some fields empty.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Block {
     /// `text`, `thinking`, `redacted_thinking`, `tool_use`, `tool_result`, `image`, ...
     #[serde(rename = "type")]
@@ -153,7 +154,7 @@ impl Block {
 }
 
 /// A declared tool.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// Provider-side tools carry a type of their own; `custom` or missing means ours.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
@@ -172,7 +173,7 @@ pub struct Tool {
 }
 
 /// `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolChoice {
     /// `auto`, `any`, `tool` or `none`.
     #[serde(rename = "type")]
@@ -186,7 +187,7 @@ pub struct ToolChoice {
 }
 
 /// Switch for thinking.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
     #[serde(rename = "type")]
@@ -199,7 +200,7 @@ pub struct Thinking {
 // ---- response ----
 
 /// The unstreamed answer, and (with no content yet) the `message` of `message_start`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MessagesResponse {
     /// Id of this message.
     pub id: String,
@@ -221,7 +222,7 @@ pub struct MessagesResponse {
 }
 
 /// Why a message ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// The model ended it.
@@ -239,7 +240,7 @@ pub enum StopReason {
 }
 
 /// Token counts; cached prompt tokens are counted apart from `input_tokens`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Prompt tokens computed for this request.
     #[serde(default)]
@@ -256,14 +257,14 @@ pub struct Usage {
 }
 
 /// Reply of `POST /v1/messages/count_tokens`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CountTokensResponse {
     /// Tokens of the rendered prompt.
     pub input_tokens: u64,
 }
 
 /// One server-sent event; its SSE event name equals its `type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamEvent {
     /// First event.
@@ -309,7 +310,7 @@ pub enum StreamEvent {
 }
 
 /// Growth of a block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum BlockDelta {
     /// Added answer text.
@@ -335,7 +336,7 @@ pub enum BlockDelta {
 }
 
 /// How a streamed message ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageEnd {
     /// Why.
     pub stop_reason: Option<StopReason>,
@@ -344,7 +345,7 @@ pub struct MessageEnd {
 }
 
 /// Body of every failed request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `error`.
     #[serde(rename = "type")]
@@ -357,7 +358,7 @@ pub struct ErrorBody {
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorDetail {
     /// Class, for example `invalid_request_error`.
     #[serde(rename = "type")]

@@ -1,5 +1,6 @@
 //! The OpenAI-shaped API with the vendor's additions: chat completions, completions, models, errors.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 // ---- chat completions: request ----
 
 /// Body of `POST /v1/chat/completions`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatRequest {
     /// Model id; the server decides whether it may be missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +99,7 @@ pub struct ChatRequest {
 }
 
 /// One message as sent; which fields belong to which role is checked later.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, or anything a client invents.
     pub role: String,
@@ -126,7 +127,7 @@ pub struct Message {
 }
 
 /// Message content.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected a string, null, or a list of parts such as {\"type\":\"text\",\"text\":\"...\"}"
@@ -139,7 +140,7 @@ pub enum Content {
 }
 
 /// One content part.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// `text` is the only kind this model reads.
     #[serde(rename = "type")]
@@ -153,7 +154,7 @@ pub struct Part {
 }
 
 /// A call in an assistant message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCall {
     /// Id that the tool message refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +167,7 @@ pub struct ToolCall {
 }
 
 /// Name and arguments of a call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionCall {
     /// Tool name.
     pub name: String,
@@ -176,12 +177,12 @@ pub struct FunctionCall {
 }
 
 /// A declared tool: the object exactly as sent, key order kept, because the template prints it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Tool(pub Map<String, Value>);
 
 /// `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected \"auto\", \"none\", \"required\" or {\"type\":\"function\",\"function\":{\"name\":\"...\"}}"
@@ -200,14 +201,14 @@ pub enum ToolChoice {
 }
 
 /// The name inside a named `tool_choice`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionName {
     /// Tool name.
     pub name: String,
 }
 
 /// `response_format`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseFormat {
     /// `text`, `json_object` or `json_schema`.
     #[serde(rename = "type")]
@@ -218,7 +219,7 @@ pub struct ResponseFormat {
 }
 
 /// The named schema of a `json_schema` response format.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JsonSchemaFormat {
     /// Name of the schema.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,7 +236,7 @@ pub struct JsonSchemaFormat {
 }
 
 /// `stream_options`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamOptions {
     /// Send one more chunk with empty `choices` and the usage.
     #[serde(default)]
@@ -243,7 +244,7 @@ pub struct StreamOptions {
 }
 
 /// The vendor's `thinking` object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Thinking {
     /// `enabled` or `disabled`.
     #[serde(rename = "type")]
@@ -254,7 +255,7 @@ pub struct Thinking {
 }
 
 /// The open engines' template arguments.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatTemplateKwargs {
     /// Think before answering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,7 +269,7 @@ pub struct ChatTemplateKwargs {
 }
 
 /// `stop`: one string or several.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
 pub enum Stop {
     /// One stop string.
@@ -280,7 +281,7 @@ pub enum Stop {
 // ---- chat completions: response ----
 
 /// The unstreamed answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatResponse {
     /// Id of this completion.
     pub id: String,
@@ -301,7 +302,7 @@ pub struct ChatResponse {
 }
 
 /// One finished choice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
     /// Position among the choices.
     pub index: u32,
@@ -315,7 +316,7 @@ pub struct Choice {
 }
 
 /// The assistant message of a response; `content` is null when there was none.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseMessage {
     /// `assistant`.
     pub role: String,
@@ -330,7 +331,7 @@ pub struct ResponseMessage {
 }
 
 /// Why a choice ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model, or a stop string, ended it.
@@ -344,7 +345,7 @@ pub enum FinishReason {
 }
 
 /// Token counts of a request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: u64,
@@ -364,7 +365,7 @@ pub struct Usage {
 }
 
 /// Split of the prompt tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptTokensDetails {
     /// Read from the prefix cache.
     #[serde(default)]
@@ -372,7 +373,7 @@ pub struct PromptTokensDetails {
 }
 
 /// Split of the completion tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionTokensDetails {
     /// Spent on reasoning.
     #[serde(default)]
@@ -402,7 +403,7 @@ impl Usage {
 }
 
 /// Log-probabilities of a choice.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChoiceLogprobs {
     /// One entry per answer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -410,7 +411,7 @@ pub struct ChoiceLogprobs {
 }
 
 /// A token with its log-probability and its rivals.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenLogprob {
     /// Text of the token.
     pub token: String,
@@ -424,7 +425,7 @@ pub struct TokenLogprob {
 }
 
 /// One server-sent chunk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatChunk {
     /// Id of this completion, the same in every chunk.
     pub id: String,
@@ -446,7 +447,7 @@ pub struct ChatChunk {
 }
 
 /// What one chunk adds to one choice.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkChoice {
     /// Position among the choices.
     pub index: u32,
@@ -463,7 +464,7 @@ pub struct ChunkChoice {
 }
 
 /// Added text or calls.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkDelta {
     /// In the first chunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -480,7 +481,7 @@ pub struct ChunkDelta {
 }
 
 /// A piece of a call: id, type and name come first, then fragments of the arguments.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call of this reply.
     pub index: u32,
@@ -496,7 +497,7 @@ pub struct ToolCallDelta {
 }
 
 /// The function part of a piece.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionDelta {
     /// In the first piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -509,7 +510,7 @@ pub struct FunctionDelta {
 // ---- completions ----
 
 /// Body of `POST /v1/completions`: raw text or token ids in, text out, no template.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionRequest {
     /// Model id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -576,7 +577,7 @@ pub struct CompletionRequest {
 }
 
 /// `prompt` of a completion.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists"
@@ -593,7 +594,7 @@ pub enum Prompt {
 }
 
 /// The answer of completions, and (with `finish_reason` null until the end) each of its chunks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionResponse {
     /// Id of this completion.
     pub id: String,
@@ -612,7 +613,7 @@ pub struct CompletionResponse {
 }
 
 /// One continuation, or in a stream what is added to it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionChoice {
     /// Position among the choices.
     pub index: u32,
@@ -625,7 +626,7 @@ pub struct CompletionChoice {
 }
 
 /// Log-probabilities in the older, columnar form.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// The tokens' texts.
     pub tokens: Vec<String>,
@@ -640,7 +641,7 @@ pub struct CompletionLogprobs {
 // ---- models, token counts, errors ----
 
 /// Reply of `GET /v1/models`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// `list`.
     pub object: String,
@@ -649,7 +650,7 @@ pub struct ModelList {
 }
 
 /// One model, with the vendor's capability fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// Model id.
     pub id: String,
@@ -676,28 +677,28 @@ pub struct Model {
 }
 
 /// Reply of `POST /v1/tokenizers/estimate-token-count`; its request is a [`ChatRequest`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCountResponse {
     /// The vendor's envelope.
     pub data: TokenCount,
 }
 
 /// The count itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenCount {
     /// Tokens of the rendered prompt.
     pub total_tokens: u64,
 }
 
 /// Body of every failed request, and of an error event inside a stream.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// The envelope's only field.
     pub error: ErrorDetail,
 }
 
 /// What went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorDetail {
     /// One sentence for the caller.
     pub message: String,

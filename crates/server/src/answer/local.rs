@@ -1,0 +1,568 @@
+//! The engine in this process as a model: messages to token ids, token ids to pieces.
+
+use super::mask::GrammarMask;
+use super::stop::StopStrings;
+use super::{End, Piece, Pieces, Progress};
+use crate::error::ApiError;
+use futures_util::{Stream, StreamExt, stream};
+use perilune_chat::grammar::{self, Constraint, ConstraintSpec, GrammarFactory, StartsIn, ToolSpec, Tools};
+use perilune_chat::message::{Conversation, Request, ResponseFormat, Sampling, ToolChoice};
+use perilune_chat::model::{ChatModel, Event, EventStream, ModelError, Usage};
+use perilune_chat::scanner::{Delta, Ending, Finish, Open, Opening, Scanner, ScannerOptions};
+use perilune_chat::template::Template;
+use perilune_chat::tokenizer::{Detokenizer, SpecialText, Tokenizer};
+use perilune_chat::wire::openai::TokenLogprob;
+use perilune_engine::request::{self as engine, Class, Delivery, ForcedAfter, RequestId};
+use perilune_engine::{EngineHandle, Ticket, sampler};
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Tokens generated at most where a request names no limit; the vendor's guide asks for 16,000 or more.
+pub const NEW_TOKENS_DEFAULT: u64 = 32_768;
+
+/// What a served model is made of.
+pub struct Parts {
+    /// The engine.
+    pub engine: EngineHandle,
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How its prompts are written.
+    pub template: Template,
+    /// Ids that end a sequence, by the model's config; the tokenizer's message ends are added.
+    pub eos_ids: Vec<u32>,
+}
+
+/// A model served by the engine of this process.
+#[derive(Clone)]
+pub struct LocalModel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: Parts,
+    grammar: GrammarFactory,
+    stop_ids: Vec<u32>,
+}
+
+/// A request ready for the engine.
+pub struct Prepared {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    constraint: Option<Constraint>,
+    opening: Opening,
+    tool_names: Vec<String>,
+    sampling: Sampling,
+    n_new_max: usize,
+    thinking_tokens_max: Option<usize>,
+    top_logprobs: Option<u32>,
+    is_chat: bool,
+}
+
+impl LocalModel {
+    /// Prepares the grammar's vocabulary, which takes about half a second.
+    ///
+    /// # Errors
+    /// When the tokenizer and the model do not fit together.
+    pub fn new(parts: Parts) -> Result<Self, String> {
+        let (n_tokens, vocab_size) = (parts.tokenizer.n_vocab(), parts.engine.limits().vocab_size);
+        if n_tokens > vocab_size {
+            return Err(format!(
+                "the tokenizer has {n_tokens} tokens, the model {vocab_size}: take the tokenizer that belongs to it"
+            ));
+        }
+        let grammar = GrammarFactory::new(Arc::clone(&parts.tokenizer)).map_err(|error| error.to_string())?;
+        let markers = parts.tokenizer.markers();
+        let mut stop_ids = vec![markers.im_end, markers.eos, markers.eot];
+        stop_ids.extend(&parts.eos_ids);
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        Ok(Self { shared: Arc::new(Shared { parts, grammar, stop_ids }) })
+    }
+
+    /// Tokens of prompt and answer together.
+    #[must_use]
+    pub fn context_tokens_max(&self) -> usize {
+        self.shared.parts.engine.limits().context_max
+    }
+
+    /// The engine behind it.
+    #[must_use]
+    pub fn engine(&self) -> &EngineHandle {
+        &self.shared.parts.engine
+    }
+
+    /// The tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.parts.tokenizer
+    }
+
+    /// Token ids of a request's prompt, and where its answer starts.
+    #[must_use]
+    pub fn prompt(&self, request: &Request) -> (Vec<u32>, Opening) {
+        let rendered = self.shared.parts.template.render(&request.conversation, request.thinking);
+        (rendered.ids(self.tokenizer(), SpecialText::AsText), rendered.opening())
+    }
+
+    /// Renders, encodes and compiles a chat request. Takes milliseconds for long ones: not for an async thread.
+    ///
+    /// # Errors
+    /// A schema that is refused, or a prompt that does not fit.
+    pub fn prepare(&self, request: &Request, top_logprobs: Option<u32>) -> Result<Prepared, ApiError> {
+        let (prompt, opening) = self.prompt(request);
+        let constraint = constraint_spec(request, opening)?;
+        let constraint = constraint.map(|spec| self.shared.grammar.constraint(&spec)).transpose()?;
+        let budget = request.thinking.budget_tokens.filter(|_| opening != Opening::Answer);
+        Ok(Prepared {
+            n_new_max: self.n_new_max(prompt.len(), request.max_tokens)?,
+            prompt,
+            constraint,
+            opening,
+            tool_names: request.conversation.tools().iter().map(|tool| tool.name().to_owned()).collect(),
+            sampling: request.sampling.clone(),
+            thinking_tokens_max: budget.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            top_logprobs,
+            is_chat: true,
+        })
+    }
+
+    /// The same for a raw prompt.
+    ///
+    /// # Errors
+    /// A prompt that is empty or does not fit.
+    pub fn prepare_raw(
+        &self,
+        prompt: Vec<u32>,
+        sampling: Sampling,
+        max_tokens: Option<u64>,
+        top_logprobs: Option<u32>,
+    ) -> Result<Prepared, ApiError> {
+        if prompt.is_empty() {
+            return Err(ApiError::invalid(Some("prompt"), "the prompt is empty; send at least one token"));
+        }
+        Ok(Prepared {
+            n_new_max: self.n_new_max(prompt.len(), max_tokens)?,
+            prompt,
+            constraint: None,
+            opening: Opening::Answer,
+            tool_names: Vec::new(),
+            sampling,
+            thinking_tokens_max: None,
+            top_logprobs,
+            is_chat: false,
+        })
+    }
+
+    /// Tokens that may be generated: what was asked for must fit, a default is cut to what fits.
+    fn n_new_max(&self, n_prompt: usize, asked: Option<u64>) -> Result<usize, ApiError> {
+        let context = self.context_tokens_max();
+        let too_long = |message: String| {
+            let code = Some("context_length_exceeded");
+            ApiError { code, ..ApiError::invalid(Some("messages"), message) }
+        };
+        let room = context.saturating_sub(n_prompt);
+        if room == 0 {
+            return Err(too_long(format!(
+                "the prompt has {n_prompt} tokens, this model's context holds {context}; shorten the conversation"
+            )));
+        }
+        let asked_usize = asked.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        match asked_usize {
+            Some(n) if n > room => Err(too_long(format!(
+                "the prompt has {n_prompt} tokens and {n} more were asked for, this model's context holds {context}; \
+                 lower max_tokens to {room} or shorten the conversation"
+            ))),
+            Some(n) => Ok(n.max(1)),
+            None => Ok(room.min(NEW_TOKENS_DEFAULT as usize)),
+        }
+    }
+
+    /// Sends one choice of a prepared request to the engine. The first choice has number 0; later ones draw with a
+    /// seed of their own and wait for `first`'s prompt.
+    ///
+    /// # Errors
+    /// A full queue, or settings that the engine refuses.
+    pub fn start(
+        &self,
+        prepared: &Prepared,
+        class: Class,
+        seed: u64,
+        first: Option<RequestId>,
+        progress: Arc<Progress>,
+    ) -> Result<(RequestId, Pieces), ApiError> {
+        let (sender, events) = unbounded_channel();
+        let sink = Box::new(move |event| match sender.send(event) {
+            Ok(()) => Delivery::Taken,
+            Err(_) => Delivery::Gone,
+        });
+        let request = self.engine_request(prepared, class, seed, first);
+        let ticket = self.engine().submit(request, sink)?;
+        let options = ScannerOptions {
+            opening: prepared.opening,
+            tool_names: prepared.tool_names.clone(),
+            ..ScannerOptions::default()
+        };
+        let n_prompt = if first.is_none() { prepared.prompt.len() as u64 } else { 0 };
+        progress.set(Usage { prompt_tokens: n_prompt, ..Usage::default() });
+        let voice = match prepared.is_chat {
+            true => Voice::Chat(Box::new(Scanner::new(Arc::clone(self.tokenizer()), options))),
+            false => Voice::Raw(Detokenizer::new()),
+        };
+        let reader = Reader {
+            voice,
+            stops: StopStrings::new(&prepared.sampling.stop),
+            tokenizer: Arc::clone(self.tokenizer()),
+            ready: VecDeque::new(),
+            progress,
+            is_over: false,
+        };
+        let id = ticket.id();
+        Ok((id, Box::pin(Answer { events, ticket: Some(ticket), reader })))
+    }
+
+    fn engine_request(
+        &self,
+        prepared: &Prepared,
+        class: Class,
+        seed: u64,
+        first: Option<RequestId>,
+    ) -> engine::Request {
+        let mask = prepared.constraint.clone().map(|constraint| Box::new(GrammarMask(constraint)) as Box<_>);
+        let markers = self.tokenizer().markers();
+        let forced = prepared.thinking_tokens_max.map(|n_tokens| ForcedAfter {
+            n_tokens,
+            id: markers.think_end,
+            unless_seen: vec![markers.section_begin, markers.im_end],
+        });
+        engine::Request {
+            class,
+            stop_ids: self.shared.stop_ids.clone(),
+            sampling: engine_sampling(&prepared.sampling, seed, prepared.top_logprobs),
+            mask,
+            forced,
+            share_prompt_with: first,
+            ..engine::Request::greedy(prepared.prompt.clone(), prepared.n_new_max)
+        }
+    }
+}
+
+fn engine_sampling(asked: &Sampling, seed: u64, top_logprobs: Option<u32>) -> sampler::Sampling {
+    let or = |value: Option<f64>, default: f32| value.map_or(default, |value| value as f32);
+    sampler::Sampling {
+        temperature: or(asked.temperature, 1.0),
+        top_p: or(asked.top_p, 1.0),
+        top_k: asked.top_k.map_or(0, |k| k as usize),
+        min_p: or(asked.min_p, 0.0),
+        presence_penalty: or(asked.presence_penalty, 0.0),
+        frequency_penalty: or(asked.frequency_penalty, 0.0),
+        repetition_penalty: or(asked.repetition_penalty, 1.0),
+        logit_bias: asked.logit_bias.iter().map(|(id, bias)| (*id, *bias as f32)).collect(),
+        seed,
+        n_top_logprobs: top_logprobs.map(|n| n as usize),
+    }
+}
+
+/// What a request's grammar must hold; `None` where everything is free.
+fn constraint_spec(request: &Request, opening: Opening) -> Result<Option<ConstraintSpec>, ApiError> {
+    let tools = request.conversation.tools();
+    if tools.is_empty() && request.response_format == ResponseFormat::Text {
+        return Ok(None);
+    }
+    let spec = |tool: &perilune_chat::message::Tool| ToolSpec {
+        name: tool.name().to_owned(),
+        parameters: tool.parameters().cloned().map(Value::Object),
+        strict: is_strict(tool),
+    };
+    let next_call_idx = u32::try_from(request.conversation.n_calls())
+        .map_err(|_| ApiError::invalid(Some("messages"), "the dialogue holds too many calls; shorten it"))?;
+    let choice = match &request.tool_choice {
+        ToolChoice::Auto => grammar::ToolChoice::Auto,
+        ToolChoice::None => grammar::ToolChoice::None,
+        ToolChoice::Required => grammar::ToolChoice::Required,
+        ToolChoice::Named(name) => grammar::ToolChoice::Named(name.clone()),
+    };
+    let response_format = match &request.response_format {
+        ResponseFormat::Text => grammar::ResponseFormat::Text,
+        ResponseFormat::JsonObject => grammar::ResponseFormat::JsonObject,
+        ResponseFormat::JsonSchema { schema, strict, .. } => {
+            grammar::ResponseFormat::JsonSchema { schema: Value::Object(schema.clone()), strict: *strict }
+        }
+    };
+    let tools = Tools {
+        specs: tools.iter().map(spec).collect(),
+        choice,
+        parallel: !request.single_tool_call,
+        next_call_idx,
+    };
+    let starts_in = match opening {
+        Opening::Unknown => StartsIn::Turn,
+        Opening::Thinking => StartsIn::Thinking,
+        Opening::Answer => StartsIn::Answer,
+    };
+    Ok(Some(ConstraintSpec { tools, response_format, starts_in }))
+}
+
+/// Whether the caller demands that all of a tool's schema is enforced.
+fn is_strict(tool: &perilune_chat::message::Tool) -> bool {
+    let strict = tool.declaration().get("function").and_then(|function| function.get("strict"));
+    strict.and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// One choice on its way; dropping it cancels the engine's work.
+struct Answer {
+    events: UnboundedReceiver<engine::Event>,
+    ticket: Option<Ticket>,
+    reader: Reader,
+}
+
+impl Stream for Answer {
+    type Item = Result<Piece, ApiError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(piece) = self.reader.ready.pop_front() {
+                return Poll::Ready(Some(piece));
+            }
+            if self.reader.is_over {
+                self.ticket = None;
+                return Poll::Ready(None);
+            }
+            match self.events.poll_recv(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(event)) => self.reader.take(event),
+                Poll::Ready(None) => self.reader.fail(ApiError::internal(&"the engine has stopped")),
+            }
+        }
+    }
+}
+
+/// What token ids mean.
+enum Voice {
+    /// Thought, answer and calls.
+    Chat(Box<Scanner>),
+    /// Text and nothing else.
+    Raw(Detokenizer),
+}
+
+impl Voice {
+    fn push(&mut self, id: u32, tokenizer: &Tokenizer, deltas: &mut Vec<Delta>) {
+        match self {
+            Self::Chat(scanner) => scanner.push(id, deltas),
+            Self::Raw(_) if tokenizer.is_hidden(id) => {}
+            Self::Raw(text) => {
+                deltas.push(Delta::Content(
+                    text.push(tokenizer.token_bytes(id).unwrap_or("\u{fffd}".as_bytes())),
+                ));
+            }
+        }
+    }
+
+    fn n_reasoning_tokens(&self) -> usize {
+        match self {
+            Self::Chat(scanner) => scanner.n_reasoning_tokens(),
+            Self::Raw(_) => 0,
+        }
+    }
+
+    fn finish(self, ending: Ending, deltas: &mut Vec<Delta>) -> (Finish, Option<Open>) {
+        match self {
+            Self::Chat(scanner) => {
+                let summary = scanner.finish(ending, deltas);
+                (summary.finish, summary.left_open)
+            }
+            Self::Raw(mut text) => {
+                deltas.push(Delta::Content(text.finish()));
+                (if ending == Ending::Cut { Finish::Length } else { Finish::Stop }, None)
+            }
+        }
+    }
+}
+
+/// Turns the engine's events into pieces.
+struct Reader {
+    voice: Voice,
+    stops: StopStrings,
+    tokenizer: Arc<Tokenizer>,
+    ready: VecDeque<Result<Piece, ApiError>>,
+    progress: Arc<Progress>,
+    is_over: bool,
+}
+
+impl Reader {
+    fn take(&mut self, event: engine::Event) {
+        match event {
+            engine::Event::Started { n_cached } => {
+                let usage = self.progress.usage();
+                let cached_tokens = usage.prompt_tokens.min(n_cached as u64);
+                self.progress.set(Usage { cached_tokens, ..usage });
+            }
+            engine::Event::Token(token) => self.token(&token),
+            engine::Event::Finished { finish, .. } => self.finished(finish),
+        }
+    }
+
+    fn token(&mut self, token: &engine::TokenEvent) {
+        let mut deltas = Vec::new();
+        self.voice.push(token.id, &self.tokenizer, &mut deltas);
+        let mut usage = self.progress.usage();
+        usage.completion_tokens += 1;
+        usage.reasoning_tokens = self.voice.n_reasoning_tokens() as u64;
+        self.progress.set(usage);
+        if token.logprob.is_some() {
+            self.ready.push_back(Ok(Piece::Logprob(self.logprob(token))));
+        }
+        self.deltas(deltas);
+    }
+
+    fn logprob(&self, token: &engine::TokenEvent) -> TokenLogprob {
+        let entry = |id: u32, logprob: f32, top: Vec<TokenLogprob>| {
+            let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
+            TokenLogprob {
+                token: String::from_utf8_lossy(bytes).into_owned(),
+                logprob: f64::from(logprob),
+                bytes: Some(bytes.to_vec()),
+                top_logprobs: top,
+            }
+        };
+        let top = token.top_logprobs.iter().map(|rival| entry(rival.id, rival.logprob, Vec::new())).collect();
+        entry(token.id, token.logprob.unwrap_or(f32::NEG_INFINITY), top)
+    }
+
+    /// Hands deltas on; answer text passes the stop strings first.
+    fn deltas(&mut self, deltas: Vec<Delta>) {
+        for delta in deltas {
+            if self.is_over {
+                return;
+            }
+            let Delta::Content(text) = delta else {
+                self.flush();
+                self.ready.push_back(Ok(Piece::Delta(delta)));
+                continue;
+            };
+            let (certain, stop) = self.stops.push(&text);
+            self.content(certain);
+            if let Some(stop) = stop {
+                self.end(Finish::Stop, Some(stop), None);
+            }
+        }
+    }
+
+    fn content(&mut self, text: String) {
+        if !text.is_empty() {
+            self.ready.push_back(Ok(Piece::Delta(Delta::Content(text))));
+        }
+    }
+
+    fn flush(&mut self) {
+        let held = self.stops.flush();
+        self.content(held);
+    }
+
+    fn finished(&mut self, finish: engine::Finish) {
+        let ending = match finish {
+            engine::Finish::Stop { .. } | engine::Finish::MaskComplete => Ending::Complete,
+            engine::Finish::Length => Ending::Cut,
+            engine::Finish::Cancelled => return self.fail(ApiError::stopping()),
+            engine::Finish::Failed(failure) => return self.fail(failure.into()),
+        };
+        let mut deltas = Vec::new();
+        let voice = std::mem::replace(&mut self.voice, Voice::Raw(Detokenizer::new()));
+        let (finish, left_open) = voice.finish(ending, &mut deltas);
+        self.deltas(deltas);
+        if !self.is_over {
+            self.flush();
+            self.end(finish, None, left_open);
+        }
+    }
+
+    fn end(&mut self, finish: Finish, stop_string: Option<String>, left_open: Option<Open>) {
+        self.is_over = true;
+        let usage = self.progress.usage();
+        self.ready.push_back(Ok(Piece::End(End { finish, stop_string, left_open, usage })));
+    }
+
+    fn fail(&mut self, error: ApiError) {
+        self.is_over = true;
+        self.ready.push_back(Err(error));
+    }
+}
+
+/// A model of this process with its id and service class: what an agent holds.
+#[derive(Clone)]
+pub struct ServedModel {
+    /// Model id.
+    pub name: String,
+    /// The model.
+    pub model: LocalModel,
+    /// Its class.
+    pub class: Class,
+}
+
+impl ChatModel for ServedModel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn context_tokens_max(&self) -> Option<usize> {
+        Some(self.model.context_tokens_max())
+    }
+
+    fn count_tokens(&self, conversation: &Conversation) -> Option<usize> {
+        Some(self.model.prompt(&Request::new(conversation.clone())).0.len())
+    }
+
+    fn answer(&self, request: Request) -> EventStream {
+        let this = self.clone();
+        let begin = async move {
+            match this.begin(&request) {
+                Ok(pieces) => pieces.flat_map(|piece| stream::iter(events(piece))).left_stream(),
+                Err(error) => stream::iter([Err(model_error(error))]).right_stream(),
+            }
+        };
+        Box::pin(stream::once(begin).flatten())
+    }
+}
+
+impl ServedModel {
+    fn begin(&self, request: &Request) -> Result<Pieces, ApiError> {
+        let prepared = self.model.prepare(request, None)?;
+        let seed = request.sampling.seed.map_or_else(random_seed, Ok)?;
+        Ok(self.model.start(&prepared, self.class, seed, None, Arc::default())?.1)
+    }
+}
+
+/// A seed for a request that names none.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn random_seed() -> Result<u64, ApiError> {
+    getrandom::u64().map_err(|error| ApiError::internal(&error))
+}
+
+fn events(piece: Result<Piece, ApiError>) -> Vec<Result<Event, ModelError>> {
+    match piece {
+        Ok(Piece::Delta(delta)) => vec![Ok(Event::Delta(delta))],
+        Ok(Piece::Logprob(_)) => Vec::new(),
+        Ok(Piece::End(end)) => {
+            let finish = Event::Finish { finish: end.finish, left_open: end.left_open };
+            vec![Ok(Event::Usage(end.usage)), Ok(finish)]
+        }
+        Err(error) => vec![Err(model_error(error))],
+    }
+}
+
+fn model_error(error: ApiError) -> ModelError {
+    let ApiError { status, message, .. } = error;
+    match status.as_u16() {
+        429 | 503 => {
+            let wait = error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            ModelError::Busy { retry_after_ms: wait, message }
+        }
+        400..=499 => ModelError::Refused { status: Some(status.as_u16()), message },
+        _ => ModelError::Transport { message },
+    }
+}

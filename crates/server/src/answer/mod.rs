@@ -1,0 +1,94 @@
+//! One answer as it comes, whoever gives it: the engine in this process, or an endpoint elsewhere.
+//!
+//! There is one path: pieces arise in order, a streamed reply writes them down, an unstreamed one folds them.
+
+pub mod local;
+pub mod mask;
+pub mod stop;
+
+use crate::error::ApiError;
+use futures_util::Stream;
+use perilune_chat::model::Usage;
+use perilune_chat::scanner::{Delta, Finish, Open, Reply};
+use perilune_chat::wire::openai::TokenLogprob;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The pieces of one choice, ending with [`Piece::End`] or an error. Dropping the stream cancels its work.
+pub type Pieces = Pin<Box<dyn Stream<Item = Result<Piece, ApiError>> + Send>>;
+
+/// What arises while a choice is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// Thinking, answer text or a part of a call.
+    Delta(Delta),
+    /// A token's log-probability, where it was asked for.
+    Logprob(TokenLogprob),
+    /// The end.
+    End(End),
+}
+
+/// How a choice ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// Why.
+    pub finish: Finish,
+    /// The stop string that ended it.
+    pub stop_string: Option<String>,
+    /// What was still open.
+    pub left_open: Option<Open>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What an answer has used so far, readable while it runs and after it was dropped.
+#[derive(Debug, Default)]
+pub struct Progress {
+    prompt: AtomicU64,
+    cached: AtomicU64,
+    completion: AtomicU64,
+    reasoning: AtomicU64,
+}
+
+impl Progress {
+    /// The counts as they stand.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt.load(Ordering::Relaxed),
+            cached_tokens: self.cached.load(Ordering::Relaxed),
+            completion_tokens: self.completion.load(Ordering::Relaxed),
+            reasoning_tokens: self.reasoning.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sets the counts.
+    pub fn set(&self, usage: Usage) {
+        self.prompt.store(usage.prompt_tokens, Ordering::Relaxed);
+        self.cached.store(usage.cached_tokens, Ordering::Relaxed);
+        self.completion.store(usage.completion_tokens, Ordering::Relaxed);
+        self.reasoning.store(usage.reasoning_tokens, Ordering::Relaxed);
+    }
+}
+
+/// A finished choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folded {
+    /// What was said.
+    pub reply: Reply,
+    /// Log-probabilities, one per token, where they were asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// How it ended.
+    pub end: End,
+}
+
+/// Several choices' counts as one; choices that share a prompt count it with the first of them.
+#[must_use]
+pub fn sum(usages: impl IntoIterator<Item = Usage>) -> Usage {
+    usages.into_iter().fold(Usage::default(), |sum, usage| Usage {
+        prompt_tokens: sum.prompt_tokens + usage.prompt_tokens,
+        cached_tokens: sum.cached_tokens + usage.cached_tokens,
+        completion_tokens: sum.completion_tokens + usage.completion_tokens,
+        reasoning_tokens: sum.reasoning_tokens + usage.reasoning_tokens,
+    })
+}

@@ -1,0 +1,265 @@
+//! What all endpoints share: the models on offer, the store, the limits, the figures.
+
+use crate::answer::local::{LocalModel, ServedModel};
+use crate::error::ApiError;
+use crate::limits::Limiter;
+use crate::metrics::Metrics;
+use crate::store::{Key, Store, digest, now_ms};
+use crate::upstream::Upstream;
+use http::{HeaderMap, header};
+use perilune_engine::request::Class;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Longest request body, bytes.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Most messages of a dialogue.
+pub const MESSAGES_MAX: usize = 5_000;
+/// The throughput class's id.
+pub const STANDARD_ID: &str = "kimi-k2-thinking";
+/// The latency class's id.
+pub const TURBO_ID: &str = "kimi-k2-thinking-turbo";
+
+/// What an id is served by.
+#[derive(Clone)]
+pub enum Served {
+    /// The engine of this process.
+    Local(ServedModel),
+    /// An endpoint elsewhere.
+    Upstream(Arc<Upstream>),
+}
+
+impl Served {
+    /// Its service class, as the ledger names it.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Local(ServedModel { class: Class::Latency, .. }) => "latency",
+            Self::Local(ServedModel { class: Class::Throughput, .. }) => "throughput",
+            Self::Upstream(_) => "upstream",
+        }
+    }
+
+    /// Its context, where it is known.
+    #[must_use]
+    pub fn context_tokens_max(&self) -> Option<u64> {
+        match self {
+            Self::Local(served) => Some(served.model.context_tokens_max() as u64),
+            Self::Upstream(_) => None,
+        }
+    }
+}
+
+/// Everything the endpoints share; clones are the same.
+#[derive(Clone)]
+pub struct App {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    limiter: Limiter,
+    metrics: Metrics,
+    models: BTreeMap<String, Served>,
+    default_id: Option<String>,
+    is_loopback: bool,
+    is_draining: AtomicBool,
+    started_s: u64,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The key; `None` where the server needs none.
+    pub key: Option<Key>,
+}
+
+impl App {
+    /// An app that serves nothing yet. `is_loopback` says that only this machine can reach it, so that it may do
+    /// without keys as long as none was ever made.
+    ///
+    /// # Errors
+    /// When the figures cannot be set up.
+    pub fn new(store: Store, is_loopback: bool) -> Result<Self, prometheus::Error> {
+        let inner = Inner {
+            store,
+            limiter: Limiter::default(),
+            metrics: Metrics::new()?,
+            models: BTreeMap::new(),
+            default_id: None,
+            is_loopback,
+            is_draining: AtomicBool::new(false),
+            started_s: u64::try_from(now_ms() / 1000).unwrap_or(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Serves a model of this process under both of the vendor's ids, one for each service class.
+    ///
+    /// # Panics
+    /// Never: the app is built before it is shared.
+    #[must_use]
+    pub fn with_local(self, model: LocalModel) -> Self {
+        let served = |name: &str, class| {
+            Served::Local(ServedModel { name: name.to_owned(), model: model.clone(), class })
+        };
+        let turbo = served(TURBO_ID, Class::Latency);
+        self.with(STANDARD_ID, served(STANDARD_ID, Class::Throughput)).with(TURBO_ID, turbo)
+    }
+
+    /// Serves `id` by an endpoint elsewhere.
+    #[must_use]
+    pub fn with_upstream(self, id: &str, upstream: Upstream) -> Self {
+        self.with(id, Served::Upstream(Arc::new(upstream)))
+    }
+
+    fn with(mut self, id: &str, served: Served) -> Self {
+        let inner = Arc::get_mut(&mut self.inner).expect("the app is built before its first clone is made");
+        inner.models.insert(id.to_owned(), served);
+        inner.default_id.get_or_insert_with(|| id.to_owned());
+        self
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The limits' books.
+    #[must_use]
+    pub fn limiter(&self) -> &Limiter {
+        &self.inner.limiter
+    }
+
+    /// The figures.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// The ids on offer.
+    #[must_use]
+    pub fn models(&self) -> &BTreeMap<String, Served> {
+        &self.inner.models
+    }
+
+    /// Unix time at which this app was made, seconds.
+    #[must_use]
+    pub fn started_s(&self) -> u64 {
+        self.inner.started_s
+    }
+
+    /// The model of this process, where there is one.
+    #[must_use]
+    pub fn local(&self) -> Option<&LocalModel> {
+        self.inner.models.values().find_map(|served| match served {
+            Served::Local(served) => Some(&served.model),
+            Served::Upstream(_) => None,
+        })
+    }
+
+    /// What serves `id`; a missing id means the first on offer.
+    ///
+    /// # Errors
+    /// An id that is not on offer.
+    pub fn served(&self, id: Option<&str>) -> Result<(String, Served), ApiError> {
+        let wanted = id.or(self.inner.default_id.as_deref()).unwrap_or_default();
+        match self.inner.models.get(wanted) {
+            Some(served) => Ok((wanted.to_owned(), served.clone())),
+            None => {
+                let ids = self.inner.models.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                Err(ApiError::unknown_model(wanted, &ids))
+            }
+        }
+    }
+
+    /// Takes no more requests.
+    pub fn drain(&self) {
+        self.inner.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests are still taken.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.inner.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Who sent these headers.
+    ///
+    /// # Errors
+    /// No key, a wrong one, a revoked one; or a keyless server asked from a web page of elsewhere.
+    pub async fn client(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
+        let Some(secret) = secret(headers) else {
+            return self.keyless(headers).await;
+        };
+        match self.store().key(digest(secret)).await? {
+            Some(key) if key.revoked_ms.is_none() => Ok(Client { key: Some(key) }),
+            Some(_) => Err(ApiError::wrong_key("was revoked")),
+            None if self.is_open().await? => Ok(Client { key: None }),
+            None => Err(ApiError::wrong_key("is not known here")),
+        }
+    }
+
+    /// Whether no key is needed: on loopback, as long as none was ever made.
+    async fn is_open(&self) -> Result<bool, ApiError> {
+        Ok(self.inner.is_loopback && self.store().keys().await?.is_empty())
+    }
+
+    /// A web page may make its reader's browser ask this machine: without keys, only this machine's pages may.
+    async fn keyless(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
+        if !self.is_open().await? {
+            return Err(ApiError::no_key());
+        }
+        let is_foreign =
+            |name| headers.get(name).is_some_and(|value| !names_loopback(value.to_str().unwrap_or("")));
+        if is_foreign(header::HOST) || is_foreign(header::ORIGIN) {
+            let message = "without API keys this server answers this machine only; ask it as http://127.0.0.1, or \
+                           make a key with `perilune keys create` and send it";
+            return Err(ApiError::new(http::StatusCode::FORBIDDEN, "permission_denied_error", message));
+        }
+        Ok(Client { key: None })
+    }
+}
+
+/// Whether `127.0.0.1:8080`, `http://localhost` and the like name this machine.
+fn names_loopback(value: &str) -> bool {
+    let host = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The key in `Authorization: Bearer` or `x-api-key`; an empty one is none.
+fn secret(headers: &HeaderMap) -> Option<&str> {
+    let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let bearer = text(header::AUTHORIZATION).map(|value| match value.split_once(' ') {
+        Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key,
+        _ => value,
+    });
+    let plain = text(http::HeaderName::from_static("x-api-key"));
+    bearer.or(plain).map(str::trim).filter(|key| !key.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_told_from_lookalikes() {
+        for host in
+            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:80", "http://127.1.2.3", "https://[::1]"]
+        {
+            assert!(names_loopback(host), "{host}");
+        }
+        for host in
+            ["", "null", "127.0.0.1.example.com", "localhost.example.com:80", "http://10.0.0.1", "[::2]"]
+        {
+            assert!(!names_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Listening, slow and half-open connections, and a stop that lets running answers end.
+
+use crate::app::App;
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
+
+/// Connections at once; later ones wait in the system's queue.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// Time that a request's head may take to come.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes that a request's head may have.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Time that a reader may take nothing before its connection, and the work behind it, is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after the system refused a connection, so that a lack of file handles does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop` is ready, then takes no more and gives running answers `drain` to end; whether all did.
+pub async fn serve(
+    listener: TcpListener,
+    app: App,
+    router: Router,
+    stop: impl Future<Output = ()>,
+    drain: Duration,
+) -> bool {
+    let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    tokio::pin!(stop);
+    loop {
+        let place = Arc::clone(&places).acquire_owned();
+        let accepted = tokio::select! {
+            accepted = async { (place.await, listener.accept().await) } => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            (Ok(place), Ok((stream, _))) => {
+                let connection = graceful.watch(connection(stream, router.clone()));
+                tokio::spawn(async move {
+                    // A connection that fails has lost its client: nobody is left to be told.
+                    let _ = connection.await;
+                    drop(place);
+                });
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => break,
+        }
+    }
+    app.drain();
+    drop(listener);
+    tracing::info!(drain_s = drain.as_secs(), "stopping: running answers may end");
+    let is_clean = tokio::time::timeout(drain, graceful.shutdown()).await.is_ok();
+    if let Err(error) = app.store().flush().await {
+        tracing::error!(%error, "the ledger could not be written to its end");
+    }
+    is_clean
+}
+
+type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
+
+fn connection(
+    stream: TcpStream,
+    router: Router,
+) -> http1::Connection<
+    Io,
+    TowerToHyperService<
+        impl tower::Service<
+            http::Request<Incoming>,
+            Response = axum::response::Response,
+            Error = std::convert::Infallible,
+            Future = impl Future<Output = Result<axum::response::Response, std::convert::Infallible>>
+                     + Send
+                     + 'static,
+        > + Clone
+        + Send
+        + 'static,
+    >,
+> {
+    // Without it a token could wait for the acknowledgement of the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let service = router.map_request(|request: http::Request<Incoming>| request.map(Body::new));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service))
+}

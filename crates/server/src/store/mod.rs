@@ -1,0 +1,89 @@
+//! What must survive a restart: API keys, balances, prices and one ledger line per request, in one SQLite file.
+//!
+//! One thread owns the connection and runs jobs in the order they come, so there is one writer and no lock; another
+//! process (the command line) may open the same file beside it. A request is booked twice: *opened* before its work
+//! begins and *settled* when it ends. A process killed between the two leaves an open line, which the next start
+//! marks `lost` and charges nothing for: its tokens are not known.
+
+mod error;
+mod keys;
+mod ledger;
+mod price;
+mod schema;
+
+pub use error::StoreError;
+pub use keys::{Key, KeyKind, KeyLimits, NewKey, digest};
+pub use ledger::{Line, Opened, Outcome, Period, Status, Totals};
+pub use price::{Price, Usd};
+
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::mpsc::{self, SyncSender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Jobs that may wait for the store's thread; a sender beyond them waits.
+const JOBS_MAX: usize = 4096;
+/// How long one process waits for another's write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Speaks to the store's thread; clones speak to the same one, which ends with the last of them.
+#[derive(Clone)]
+pub struct Store {
+    jobs: SyncSender<Job>,
+}
+
+impl Store {
+    /// Opens (or makes) the file and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or was written by a newer Perilune.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::start(Connection::open(path).map_err(|source| StoreError::at(path, source))?)
+    }
+
+    /// A store that lives as long as this process.
+    ///
+    /// # Errors
+    /// When SQLite gives no memory.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Self::start(Connection::open_in_memory()?)
+    }
+
+    fn start(mut connection: Connection) -> Result<Self, StoreError> {
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        schema::prepare(&mut connection)?;
+        let (jobs, inbox) = mpsc::sync_channel::<Job>(JOBS_MAX);
+        let work = move || inbox.iter().for_each(|job| job(&mut connection));
+        let thread = std::thread::Builder::new().name("perilune-store".to_owned());
+        thread.spawn(work).map_err(StoreError::Thread)?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs a job and waits for its result.
+    async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, result) = oneshot::channel();
+        self.post(move |connection| {
+            // A caller that has gone away needs no result.
+            let _ = reply.send(job(connection));
+        })?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Hands a job over without waiting for it.
+    fn post(&self, job: impl FnOnce(&mut Connection) + Send + 'static) -> Result<(), StoreError> {
+        self.jobs.send(Box::new(job)).map_err(|_| StoreError::Closed)
+    }
+}
+
+/// Unix time in milliseconds.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

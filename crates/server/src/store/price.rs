@@ -1,0 +1,98 @@
+//! Money: whole billionths of a dollar, so sums are exact.
+
+use super::{Store, StoreError};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// An amount in billionths of a US dollar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Usd {
+    /// Billionths of a dollar.
+    pub nano: i64,
+}
+
+impl Usd {
+    /// From dollars; beyond nine billion it saturates.
+    #[must_use]
+    pub fn from_dollars(dollars: f64) -> Self {
+        Self { nano: (dollars * 1e9).round() as i64 }
+    }
+
+    /// In dollars.
+    #[must_use]
+    pub fn dollars(self) -> f64 {
+        self.nano as f64 / 1e9
+    }
+}
+
+impl std::fmt::Display for Usd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.6}", self.dollars())
+    }
+}
+
+/// What a token of one model costs; dollars per million tokens are thousandths of `nano` here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Price {
+    /// A prompt token that had to be computed.
+    pub input: Usd,
+    /// A prompt token read from the prefix cache.
+    pub cached: Usd,
+    /// A generated token, reasoning included.
+    pub output: Usd,
+}
+
+impl Price {
+    /// From dollars per million tokens, as price lists print them.
+    #[must_use]
+    pub fn per_million(input: f64, cached: f64, output: f64) -> Self {
+        let token = |dollars: f64| Usd::from_dollars(dollars / 1e6);
+        Self { input: token(input), cached: token(cached), output: token(output) }
+    }
+
+    /// Cost of a request; `cached_tokens` are part of `prompt_tokens`.
+    #[must_use]
+    pub fn cost(&self, prompt_tokens: u64, cached_tokens: u64, completion_tokens: u64) -> Usd {
+        let of =
+            |tokens: u64, price: Usd| i64::try_from(tokens).unwrap_or(i64::MAX).saturating_mul(price.nano);
+        let computed = prompt_tokens.saturating_sub(cached_tokens);
+        let nano = of(computed, self.input)
+            .saturating_add(of(cached_tokens.min(prompt_tokens), self.cached))
+            .saturating_add(of(completion_tokens, self.output));
+        Usd { nano }
+    }
+}
+
+pub(super) fn price_of(connection: &Connection, model: &str) -> Result<Option<Price>, StoreError> {
+    let sql = "SELECT input_nano, cached_nano, output_nano FROM prices WHERE model = ?1";
+    let usd = |nano| Usd { nano };
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Price { input: usd(row.get(0)?), cached: usd(row.get(1)?), output: usd(row.get(2)?) })
+    };
+    Ok(connection.prepare_cached(sql)?.query_row([model], read).optional()?)
+}
+
+impl Store {
+    /// Sets what a model's tokens cost from now on; lines that are settled keep their cost.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_price(&self, model: &str, price: Price) -> Result<(), StoreError> {
+        let model = model.to_owned();
+        self.run(move |connection| {
+            let sql = "INSERT OR REPLACE INTO prices VALUES (?1, ?2, ?3, ?4)";
+            let row = params![model, price.input.nano, price.cached.nano, price.output.nano];
+            connection.execute(sql, row)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a model's tokens cost; `None` means nothing is charged.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn price(&self, model: &str) -> Result<Option<Price>, StoreError> {
+        let model = model.to_owned();
+        self.run(move |connection| price_of(connection, &model)).await
+    }
+}
