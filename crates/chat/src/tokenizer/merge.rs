@@ -73,7 +73,7 @@ impl<'r> Merger<'r> {
         joins[..end].fill(NO_JOIN);
         let (mut start, mut before) = (0, None);
         while start < end {
-            let (len, id) = ranks.first_part(&piece[start..]);
+            let (len, id) = ranks.first_part(piece, start);
             part_ids[start] = id;
             next[start] = (start + len) as u8;
             if let Some(left) = before {
@@ -152,7 +152,7 @@ impl<'r> Merger<'r> {
         self.links.resize(piece.len(), inside);
         let (mut start, mut before) = (0, None);
         while start < piece.len() {
-            let (len, id) = self.ranks.first_part(&piece[start..]);
+            let (len, id) = self.ranks.first_part(piece, start);
             let prev = before.unwrap_or_default();
             self.links[start] = Link { prev: prev as u32, next: (start + len) as u32, id, join: NO_RANK };
             if before.is_some() {

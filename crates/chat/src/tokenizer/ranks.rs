@@ -136,11 +136,11 @@ impl RankTable {
         self.pair_ranks[pair_idx(a, b)]
     }
 
-    /// Byte length and id of the part that merging begins with at the start of `text` (valid UTF-8, or what is
-    /// left of a character): a character that is always completed first, else one byte.
+    /// Byte length and id of the part that merging begins with at `at` in `text` (valid UTF-8): a character that
+    /// is always completed first, else one byte.
     #[inline]
-    pub(super) fn first_part(&self, text: &[u8]) -> (usize, u32) {
-        self.whole_chars.at_start(text).unwrap_or_else(|| (1, self.byte_rank(text[0])))
+    pub(super) fn first_part(&self, text: &[u8], at: usize) -> (usize, u32) {
+        self.whole_chars.get(text, at).unwrap_or_else(|| (1, self.byte_rank(text[at])))
     }
 
     /// Rank of `bytes` (at least one), `NO_RANK` where they are no token.

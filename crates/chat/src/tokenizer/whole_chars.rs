@@ -1,20 +1,44 @@
 //! Characters that merging always completes before anything joins across their edges, so that it may begin
 //! with them whole.
 //!
-//! Let R be the highest rank among the joins that make one token of a character's bytes alone. If every token
-//! that reaches over an edge of the character (some bytes before it and its first bytes, or its last bytes and
-//! some after it; the whole character counts as both) has a rank above R, then as long as the character is in
-//! parts a join inside it has a lower rank than any join over its edges. Merging takes the lowest rank first,
-//! so the character is complete before its neighbours matter, and beginning with it whole gives the same ids.
+//! Let R be the highest rank among the joins that make one token of a character's bytes alone. A token reaches
+//! over an edge of the character when it holds bytes before it and its first bytes, or its last bytes and bytes
+//! after it (the whole character counts as both). If every such token that the neighbouring bytes allow has a
+//! rank above R, then as long as the character is in parts a join inside it has a lower rank than any join over
+//! its edges. Merging takes the lowest rank first, so the character is complete before its neighbours matter,
+//! and beginning with it whole gives the same ids.
 
 use rustc_hash::FxHashMap;
 
 use super::ranks::NO_RANK;
 
-/// Token of each such character of two to four bytes, by its bytes as one number.
+/// Tokens that are one character of two to four bytes, by their bytes as one number.
 #[derive(Default)]
 pub(super) struct WholeChars {
-    ids: FxHashMap<u32, u32>,
+    chars: FxHashMap<u32, WholeChar>,
+}
+
+/// A token that is one character, and beside which bytes it is not always completed first.
+struct WholeChar {
+    id: u32,
+    unless_after: ByteMask,
+    unless_before: ByteMask,
+}
+
+/// A set of bytes that may hold more than were put in: bytes share a bit when their low six bits are equal.
+#[derive(Default)]
+struct ByteMask(u64);
+
+impl ByteMask {
+    fn holds(&self, byte: u8) -> bool {
+        self.0 >> (byte & 63) & 1 != 0
+    }
+}
+
+impl FromIterator<u8> for ByteMask {
+    fn from_iter<I: IntoIterator<Item = u8>>(bytes: I) -> Self {
+        Self(bytes.into_iter().fold(0, |mask, byte| mask | 1 << (byte & 63)))
+    }
 }
 
 impl WholeChars {
@@ -24,34 +48,36 @@ impl WholeChars {
         rank_of: impl Fn(&[u8]) -> u32,
     ) -> Self {
         let edges = Edges::of(tokens.clone());
-        let ids = (0..)
-            .zip(tokens)
-            .filter(|(_, token)| token.len() <= 4 && char_len(token[0]) == token.len() && token.len() > 1)
-            .filter(|(_, token)| std::str::from_utf8(token).is_ok())
-            .filter(|(_, token)| highest_join(token, &rank_of).is_some_and(|rank| edges.lowest(token) > rank))
-            .map(|(id, token)| (key(token), id))
-            .collect();
-        Self { ids }
+        let whole_char = |(id, token): (u32, &'t [u8])| {
+            let is_wide = (2..=4).contains(&token.len()) && char_len(token[0]) == token.len();
+            let highest = if is_wide { highest_join(token, &rank_of)? } else { return None };
+            let (unless_after, unless_before) = edges.up_to(highest, token);
+            Some((key(token), WholeChar { id, unless_after, unless_before }))
+        };
+        Self { chars: (0..).zip(tokens).filter_map(whole_char).collect() }
     }
 
-    /// Byte length and token of such a character at the start of `text` (valid UTF-8 from a character on).
+    /// Byte length and token of the character at `at`, when its bytes are always completed first there.
     #[inline]
-    pub(super) fn at_start(&self, text: &[u8]) -> Option<(usize, u32)> {
-        let len = char_len(text[0]);
+    pub(super) fn get(&self, text: &[u8], at: usize) -> Option<(usize, u32)> {
+        let len = char_len(text[at]);
         if len == 1 {
             return None;
         }
-        let id = self.ids.get(&key(text.get(..len)?))?;
-        Some((len, *id))
+        let (before, after) = (text[..at].last(), text.get(at + len));
+        let char = self.chars.get(&key(text.get(at..at + len)?))?;
+        let is_split = before.is_some_and(|&byte| char.unless_after.holds(byte))
+            || after.is_some_and(|&byte| char.unless_before.holds(byte));
+        (!is_split).then_some((len, char.id))
     }
 }
 
-/// Lowest ranks of tokens that reach over an edge of a character.
+/// The tokens that reach over an edge of a character: the byte next to it and the token's rank, ranks ascending.
 struct Edges<'t> {
     /// By the bytes after the last edge inside the token: a character or its first bytes.
-    before: FxHashMap<&'t [u8], u32>,
+    before: FxHashMap<&'t [u8], Vec<(u8, u32)>>,
     /// By the bytes before the first edge inside the token: a character or its last bytes.
-    after: FxHashMap<&'t [u8], u32>,
+    after: FxHashMap<&'t [u8], Vec<(u8, u32)>>,
 }
 
 impl<'t> Edges<'t> {
@@ -59,22 +85,28 @@ impl<'t> Edges<'t> {
         let mut edges = Self { before: FxHashMap::default(), after: FxHashMap::default() };
         for (rank, token) in (0..).zip(tokens) {
             let is_edge = |&at: &usize| token[at] & 0xC0 != 0x80;
-            // Ranks ascend, so the first entry is the lowest.
-            if let Some(last) = (1..token.len()).rev().find(is_edge) {
-                edges.before.entry(&token[last..]).or_insert(rank);
+            let is_wide = |bytes: &&[u8]| !bytes.is_ascii();
+            let last = (1..token.len()).rev().find(is_edge).unwrap_or(token.len());
+            if let Some(head) = Some(&token[last..]).filter(is_wide) {
+                edges.before.entry(head).or_default().push((token[last - 1], rank));
             }
-            if let Some(first) = (1..token.len()).find(is_edge) {
-                edges.after.entry(&token[..first]).or_insert(rank);
+            let first = (1..token.len()).find(is_edge).unwrap_or(0);
+            if let Some(tail) = Some(&token[..first]).filter(is_wide) {
+                edges.after.entry(tail).or_default().push((token[first], rank));
             }
         }
         edges
     }
 
-    /// Lowest rank of a token that reaches over an edge of `character`.
-    fn lowest(&self, character: &[u8]) -> u32 {
+    /// Bytes before and bytes after `character` with which a token of at most `rank` reaches over its edge.
+    fn up_to(&self, rank: u32, character: &[u8]) -> (ByteMask, ByteMask) {
+        let low = |reaching: &'_ Vec<(u8, u32)>| {
+            let n_low = reaching.partition_point(|&(_, r)| r <= rank);
+            reaching[..n_low].iter().map(|&(byte, _)| byte).collect::<Vec<_>>()
+        };
         let heads = (1..=character.len()).filter_map(|end| self.before.get(&character[..end]));
         let tails = (0..character.len()).filter_map(|start| self.after.get(&character[start..]));
-        heads.chain(tails).copied().min().unwrap_or(NO_RANK)
+        (heads.flat_map(low).collect(), tails.flat_map(low).collect())
     }
 }
 
