@@ -11,6 +11,7 @@ mod cut;
 mod detokenize;
 mod error;
 mod merge;
+mod min_tree;
 mod pairs;
 mod ranks;
 mod specials;
