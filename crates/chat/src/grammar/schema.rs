@@ -46,6 +46,10 @@ pub const LENGTH_MAX: u64 = 32_768;
 /// Most bytes that the shortest value of a schema may take.
 pub const VALUE_BYTES_MAX: u64 = 65_536;
 
+/// Largest `multipleOf` that is enforced, its digits read as an integer (25 for 0.25).
+const MULTIPLE_MAX: f64 = 10_000.0;
+/// Most that all of them may add up to.
+const MULTIPLES_SUM_MAX: usize = 50_000;
 /// Largest integer below which every integer is exact as `f64`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Bounds of this size and above do not fit the 64-bit integers of the range compiler.
@@ -207,6 +211,8 @@ struct Rewriter<'s> {
     pending: VecDeque<(usize, &'s Value, bool)>,
     n_schemas: usize,
     n_patterns_together: usize,
+    multiples_sum: f64,
+    has_merged_multiple: bool,
     unenforced: Vec<Unenforced>,
     has_open_names: bool,
 }
@@ -221,6 +227,8 @@ impl<'s> Rewriter<'s> {
             pending: VecDeque::new(),
             n_schemas: 0,
             n_patterns_together: 0,
+            multiples_sum: 0.0,
+            has_merged_multiple: false,
             unenforced: Vec::new(),
             has_open_names: false,
         }
@@ -276,7 +284,7 @@ impl<'s> Rewriter<'s> {
             "const" => self.exact(value, "const", at).then(|| value.clone()),
             "minimum" | "maximum" => self.bound(map, keyword, value, at)?,
             "exclusiveMinimum" | "exclusiveMaximum" => self.exclusive_bound(map, keyword, value, at)?,
-            "multipleOf" => self.multiple(value, at)?,
+            "multipleOf" => self.multiple(value, at, merged_children)?,
             "minLength" | "minItems" | "minProperties" | "maxProperties" => {
                 Some(json!(count(value, &here())?))
             }
@@ -388,19 +396,28 @@ impl<'s> Rewriter<'s> {
         Ok(Some(bound.clone()))
     }
 
-    fn multiple(&mut self, value: &Value, at: &str) -> Result<Option<Value>, GrammarError> {
-        let Some(number) = value.as_f64().filter(|number| *number > 0.0) else {
+    /// `multipleOf`: the work grows with its digits read as an integer, and with the product of two that meet.
+    fn multiple(&mut self, value: &Value, at: &str, merged: bool) -> Result<Option<Value>, GrammarError> {
+        let Some(mut scaled) = value.as_f64().filter(|number| *number > 0.0) else {
             return Err(bad(&format!("{at}/multipleOf"), "a number above zero"));
         };
-        let mut scaled = number;
-        for _ in 0..10 {
-            if scaled.fract() == 0.0 && scaled <= f64::from(u32::MAX) {
-                return Ok(Some(value.clone()));
+        for _ in 0..9 {
+            if scaled.fract() != 0.0 {
+                scaled *= 10.0;
             }
-            scaled *= 10.0;
         }
-        self.report(at, "multipleOf", "it has too many digits");
-        Ok(None)
+        if scaled.fract() != 0.0 || scaled > MULTIPLE_MAX {
+            self.report(at, "multipleOf", "it has too many digits");
+            return Ok(None);
+        }
+        self.multiples_sum += scaled;
+        let what = "sum of all multipleOf";
+        too_large(at, self.multiples_sum as usize, what, MULTIPLES_SUM_MAX)?;
+        if merged && std::mem::replace(&mut self.has_merged_multiple, true) {
+            self.report(at, "multipleOf", "two of them may hold for one number");
+            return Ok(None);
+        }
+        Ok(Some(value.clone()))
     }
 
     fn limit(&mut self, keyword: &str, count: u64, limit: u64, at: &str) -> Option<Value> {

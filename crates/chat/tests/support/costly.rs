@@ -140,6 +140,16 @@ fn structures() -> Vec<(&'static str, Outcome, Value)> {
             nested(30, integer(), |inner| json!({"type": "array", "items": inner, "maxItems": 4_096})),
         ),
         ("large multiple", Looser, json!({"type": "integer", "multipleOf": 4_294_967_291_u32})),
+        (
+            "multiples that meet",
+            Looser,
+            json!({"type": "integer", "multipleOf": 9973, "allOf": [{"multipleOf": 9967}]}),
+        ),
+        (
+            "many multiples",
+            Refused,
+            json!({"anyOf": list(60, |i| json!({"type": "integer", "multipleOf": 9_000 + i}))}),
+        ),
         ("digits", Enforced, json!({"type": "number", "minimum": 0.123456789012345, "maximum": 9.1e18})),
         ("tiny bound", Enforced, json!({"type": "number", "minimum": 1e-300, "maximum": 1e-299})),
         (
