@@ -70,11 +70,19 @@ impl<'r> Merger<'r> {
         let Self { ranks, pairs, scan, .. } = self;
         let Scan { joins, ids: part_ids, prev, next } = &mut **scan;
         let end = piece.len();
-        for (i, &byte) in piece.iter().enumerate() {
-            part_ids[i] = ranks.byte_rank(byte);
-            next[i] = i as u8 + 1;
-            prev[i + 1] = i as u8;
-            joins[i] = piece.get(i + 1).map_or(NO_JOIN, |&after| join_key(ranks.pair_rank(byte, after), i));
+        joins[..end].fill(NO_JOIN);
+        let (mut start, mut before) = (0, None);
+        while start < end {
+            let (len, id) = ranks.first_part(piece, start);
+            part_ids[start] = id;
+            next[start] = (start + len) as u8;
+            if let Some(left) = before {
+                let rank = pairs.rank(part_ids[left], id, || ranks.rank(&piece[left..start + len]));
+                joins[left] = join_key(rank, left);
+                prev[start] = left as u8;
+            }
+            before = Some(start);
+            start += len;
         }
         loop {
             let lowest = joins[..end].iter().fold(NO_JOIN, |lowest, &join| lowest.min(join));
@@ -137,16 +145,23 @@ impl<'r> Merger<'r> {
         }
     }
 
-    /// Makes every byte of `piece` a part and queues their joins.
+    /// Makes the first parts of `piece` and queues their joins.
     fn fill_links(&mut self, piece: &[u8]) {
-        let ranks = self.ranks;
+        let inside = Link { prev: 0, next: MERGED_AWAY, id: 0, join: NO_RANK };
         self.links.clear();
-        self.links.extend(piece.iter().enumerate().map(|(i, &byte)| Link {
-            prev: (i as u32).wrapping_sub(1),
-            next: i as u32 + 1,
-            id: ranks.byte_rank(byte),
-            join: piece.get(i + 1).map_or(NO_RANK, |&after| ranks.pair_rank(byte, after)),
-        }));
+        self.links.resize(piece.len(), inside);
+        let (mut start, mut before) = (0, None);
+        while start < piece.len() {
+            let (len, id) = self.ranks.first_part(piece, start);
+            let prev = before.unwrap_or_default();
+            self.links[start] = Link { prev: prev as u32, next: (start + len) as u32, id, join: NO_RANK };
+            if before.is_some() {
+                let look_up = || self.ranks.rank(&piece[prev..start + len]);
+                self.links[prev].join = self.pairs.rank(self.links[prev].id, id, look_up);
+            }
+            before = Some(start);
+            start += len;
+        }
         let mut keys = std::mem::take(&mut self.heap).into_vec();
         keys.clear();
         let joins = self.links.iter().enumerate().filter(|(_, link)| link.join != NO_RANK);

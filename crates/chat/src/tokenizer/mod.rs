@@ -16,6 +16,7 @@ mod ranks;
 mod specials;
 mod split;
 pub mod train;
+mod whole_chars;
 
 pub use detokenize::Detokenizer;
 pub use error::{ConfigProblem, RankFileProblem, RankProblem, TokenizerError};
