@@ -1,4 +1,15 @@
 //! Here are messages, give me tokens; here are tokens, give me messages.
+//!
+//! The walk of a request: [`wire`] is exactly what was sent, [`message`] what it may mean, [`template`]
+//! what the model will see, [`tokenizer`] its ids. Back: [`scanner`] tells thought, answer and call apart
+//! in the ids that the model writes. [`model`] is the one door through which an agent reaches a model.
+//!
+//! This crate never knows tensors or sockets, and starts no thread or runtime.
 
 pub mod grammar;
+pub mod message;
+pub mod model;
+pub mod scanner;
+pub mod template;
 pub mod tokenizer;
+pub mod wire;

@@ -1,1 +1,53 @@
 //! Here are buffers, give me the result.
+//!
+//! Arithmetic on plain buffers, on the processor this runs on. The crate knows nothing of layers, tokens or
+//! requests: callers hand in slices and shapes.
+//!
+//! **Axes**, one letter each, used by every shape in these docs: B batch, T tokens (rows), H heads, D head
+//! width, C channels (K: the reduced axis of a product, N: the axis it produces), E experts, R latent rank,
+//! V vocabulary, G groups of 32 along K.
+//!
+//! **Definition and versions.** [`reference`] holds the plain scalar form of every operation; it is the
+//! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`) give *the same bits*:
+//! each reduction runs over [`LANES`] partial sums in a written order and is folded by halves, so the result
+//! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads.
+//!
+//! Reading order: [`bf16`](half::bf16) buffers in [`matrix`], the processor in [`cpu`], then one module an
+//! operation: [`matmul`], [`norm`], [`rope`], [`activation`], [`router`], [`experts`], [`attention`].
+
+pub mod matrix;
+pub mod quant;
+
+pub mod cpu;
+pub mod pool;
+
+pub mod activation;
+pub mod attention;
+pub mod experts;
+pub mod matmul;
+pub mod norm;
+pub mod rope;
+pub mod router;
+
+pub mod map;
+pub mod probe;
+pub mod reference;
+
+mod lanes;
+mod shared;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Partial sums of every `f32` reduction: element `k` goes to lane `k % LANES`.
+pub const LANES: usize = 16;
+
+/// Width of a quantisation group along K, of INT4 weights, 8-bit weights and 8-bit activations alike.
+pub const GROUP: usize = 32;
+
+/// Columns whose 8-bit codes are stored together, four groups ([`reference::stored_position`]).
+pub const QUAD: usize = 4 * GROUP;
+
+/// Tokens in one block of a paged cache.
+pub const BLOCK_TOKENS: usize = 64;

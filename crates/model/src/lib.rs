@@ -1,1 +1,15 @@
 //! Here are token ids and a cache, give me logits.
+
+pub mod checkpoint;
+pub mod config;
+pub mod layout;
+
+pub mod cache;
+pub mod forward;
+pub mod solo;
+pub mod weights;
+
+pub mod plan;
+pub mod synth;
+pub mod verify;
+pub mod watch;

@@ -1,29 +1,72 @@
 //! The verbs of the binary: one file each, listed here once.
 
+mod bench;
+mod generate;
+mod inspect;
+pub(crate) mod interrupt;
+mod logits;
+mod memory;
+mod open;
+mod plan;
+mod progress;
+mod random;
+mod verify;
+mod words;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Run Kimi K2 Thinking and models of its architecture from their published weights.
 #[derive(Parser)]
-#[command(name = "perilune", version, about, propagate_version = true)]
+#[command(name = "perilune", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Subcommand)]
-enum Verb {}
+enum Verb {
+    Inspect(inspect::Args),
+    Plan(plan::Args),
+    Verify(verify::Args),
+    Random(random::Args),
+    Logits(logits::LogitsArgs),
+    Generate(generate::GenerateArgs),
+    Bench(bench::BenchArgs),
+    Tokenize(words::Tokenize),
+    Detokenize(words::Detokenize),
+    Render(words::Render),
+    Parse(words::Parse),
+}
 
 /// Parse the command line, run the verb, print its error as one sentence.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let outcome: anyhow::Result<()> = match cli.verb {};
-    #[allow(unreachable_code)]
+    let outcome = match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Random(args) => random::run(&args),
+        Verb::Logits(args) => logits::run(&args),
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Tokenize(verb) => verb.run(),
+        Verb::Detokenize(verb) => verb.run(),
+        Verb::Render(verb) => verb.run(),
+        Verb::Parse(verb) => verb.run(),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the answer has read enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_pipe = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.root_cause().downcast_ref::<std::io::Error>().is_some_and(is_pipe)
 }

@@ -1,0 +1,121 @@
+//! The processor: which instruction set the kernels use here, and the threads they run on.
+
+use crate::pool::Pool;
+
+/// A set of kernel versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// The scalar reference.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, VL and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// Every set this build holds, plainest first.
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+
+    /// The name used by flags and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512-vnni",
+        }
+    }
+
+    /// The set of that name.
+    pub fn from_name(name: &str) -> Option<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Whether this processor can run it.
+    pub fn is_present(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_present()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
+        }
+    }
+
+    /// Whether the agreement suite of this version has been run on a processor that has it (see `docs/log.md`);
+    /// a set that never ran is not chosen by default.
+    pub fn is_verified(self) -> bool {
+        match self {
+            Isa::Scalar | Isa::Avx2 | Isa::Avx512 => true,
+        }
+    }
+
+    /// The widest verified set that this processor has.
+    pub fn best() -> Isa {
+        let usable = |isa: &Isa| isa.is_present() && isa.is_verified();
+        Isa::ALL.into_iter().rev().find(usable).unwrap_or(Isa::Scalar)
+    }
+}
+
+/// Kernels of one instruction set on one pool of threads.
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Cpu {
+    /// The best verified kernels on `n_threads` threads.
+    pub fn new(n_threads: usize) -> Self {
+        Cpu { isa: Isa::best(), pool: Pool::new(n_threads) }
+    }
+
+    /// Kernels of a named set, where this processor has it.
+    pub fn with_isa(isa: Isa, n_threads: usize) -> Option<Self> {
+        isa.is_present().then(|| Cpu { isa, pool: Pool::new(n_threads) })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The threads in use.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Processors this process may use.
+    pub fn n_available() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+/// Call one of a function's versions: `$cpu.isa()` picks among `reference::f`, `x86::avx2::f`, `x86::avx512::f`.
+macro_rules! dispatch {
+    ($isa:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
+        match $isa {
+            $crate::cpu::Isa::Scalar => $crate::reference::$f($($arg),*),
+            // SAFETY: a `Cpu` of this set exists only where `Isa::is_present` found the features.
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::Isa::Avx2 => unsafe { $crate::x86::avx2::$f($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::Isa::Avx512 => unsafe { $crate::x86::avx512::$f($($arg),*) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => $crate::reference::$f($($arg),*),
+        }
+    };
+}
+pub(crate) use dispatch;

@@ -1,0 +1,189 @@
+//! Weight matrices as files hold them, and the one re-encoding made at load.
+
+use crate::map::MappedFile;
+use crate::reference::stored_width;
+use crate::{GROUP, quant};
+use half::bf16;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Elements in memory of their own or inside a mapped file.
+#[derive(Clone)]
+pub enum Buffer<T> {
+    /// Owned elements (anonymous memory).
+    Owned(Arc<Vec<T>>),
+    /// A part of a mapped file (page cache).
+    Mapped(MappedPart),
+}
+
+/// A byte range of a mapped file, aligned for the element type of the [`Buffer`] that holds it.
+#[derive(Clone)]
+pub struct MappedPart {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+/// Plain element types that a file's bytes can be read as.
+pub trait Element: bytemuck::Pod + Send + Sync {}
+impl Element for u8 {}
+impl Element for i8 {}
+impl Element for f32 {}
+impl Element for bf16 {}
+
+impl<T: Element> Buffer<T> {
+    /// The bytes of `range` of `file`, in place where their alignment allows it, else copied.
+    ///
+    /// Panics if the range is outside the file or not a whole number of elements.
+    pub fn mapped(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
+        let bytes = &file.bytes()[range.clone()];
+        match bytemuck::try_cast_slice::<u8, T>(bytes) {
+            Ok(_) => Buffer::Mapped(MappedPart { file: Arc::clone(file), range }),
+            Err(_) => {
+                let mut elements = vec![T::zeroed(); bytes.len() / size_of::<T>()];
+                bytemuck::cast_slice_mut::<T, u8>(&mut elements).copy_from_slice(bytes);
+                Buffer::from(elements)
+            }
+        }
+    }
+
+    /// The elements.
+    #[inline]
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Buffer::Owned(elements) => elements,
+            Buffer::Mapped(part) => bytemuck::cast_slice(&part.file.bytes()[part.range.clone()]),
+        }
+    }
+
+    /// Bytes of anonymous memory held.
+    pub fn owned_bytes(&self) -> usize {
+        match self {
+            Buffer::Owned(elements) => std::mem::size_of_val(elements.as_slice()),
+            Buffer::Mapped(_) => 0,
+        }
+    }
+}
+
+impl<T> From<Vec<T>> for Buffer<T> {
+    fn from(elements: Vec<T>) -> Self {
+        Buffer::Owned(Arc::new(elements))
+    }
+}
+
+/// The elements of a [`Matrix`], row by row.
+#[derive(Clone)]
+pub enum MatrixData {
+    /// `f32` [N, K].
+    F32(Buffer<f32>),
+    /// BF16 [N, K].
+    Bf16(Buffer<bf16>),
+    /// 8-bit codes [N, stored K] in stored order ([`crate::reference::stored_position`]), `f32` scales [N, K/32].
+    Int8 {
+        /// Codes in -127..=127.
+        codes: Buffer<i8>,
+        /// One scale a group.
+        scales: Buffer<f32>,
+    },
+    /// compressed-tensors `pack-quantized`: nibbles [N, K/2] (value + 8, low nibble first), BF16 scales [N, K/32].
+    Int4 {
+        /// Packed nibbles, as the file has them.
+        packed: Buffer<u8>,
+        /// One scale a group.
+        scales: Buffer<bf16>,
+    },
+}
+
+/// A weight matrix W [N, K] of `y = W x`.
+#[derive(Clone)]
+pub struct Matrix {
+    n_rows: usize,
+    n_cols: usize,
+    data: MatrixData,
+}
+
+impl Matrix {
+    /// Wrap `data`; panics unless its lengths are those of an [`n_rows`, `n_cols`] matrix.
+    pub fn new(n_rows: usize, n_cols: usize, data: MatrixData) -> Self {
+        let n = n_rows * n_cols;
+        match &data {
+            MatrixData::F32(w) => assert_eq!(w.as_slice().len(), n),
+            MatrixData::Bf16(w) => assert_eq!(w.as_slice().len(), n),
+            MatrixData::Int8 { codes, scales } => {
+                assert_eq!(n_cols % GROUP, 0);
+                let width = stored_width(n_cols);
+                assert_eq!((codes.as_slice().len(), scales.as_slice().len()), (n_rows * width, n / GROUP));
+            }
+            MatrixData::Int4 { packed, scales } => {
+                assert_eq!(n_cols % GROUP, 0);
+                assert_eq!((packed.as_slice().len(), scales.as_slice().len()), (n / 2, n / GROUP));
+            }
+        }
+        Matrix { n_rows, n_cols, data }
+    }
+
+    /// An `f32` matrix of its own.
+    pub fn from_f32(n_rows: usize, n_cols: usize, values: Vec<f32>) -> Self {
+        Matrix::new(n_rows, n_cols, MatrixData::F32(values.into()))
+    }
+
+    /// N.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// K.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &MatrixData {
+        &self.data
+    }
+
+    /// Whether products take 8-bit activations ([`crate::matmul::matmul_q8`]).
+    pub fn is_integer(&self) -> bool {
+        matches!(self.data, MatrixData::Int8 { .. } | MatrixData::Int4 { .. })
+    }
+
+    /// Bytes that a pass over the whole matrix reads.
+    pub fn bytes(&self) -> usize {
+        let n = self.n_rows * self.n_cols;
+        match self.data {
+            MatrixData::F32(_) => n * 4,
+            MatrixData::Bf16(_) => n * 2,
+            MatrixData::Int8 { .. } => self.n_rows * stored_width(self.n_cols) + n / GROUP * 4,
+            MatrixData::Int4 { .. } => n / 2 + n / GROUP * 2,
+        }
+    }
+
+    /// Bytes of anonymous memory held.
+    pub fn owned_bytes(&self) -> usize {
+        match &self.data {
+            MatrixData::F32(w) => w.owned_bytes(),
+            MatrixData::Bf16(w) => w.owned_bytes(),
+            MatrixData::Int8 { codes, scales } => codes.owned_bytes() + scales.owned_bytes(),
+            MatrixData::Int4 { packed, scales } => packed.owned_bytes() + scales.owned_bytes(),
+        }
+    }
+
+    /// Row `row_idx` as `f32` into `out` [K], exactly.
+    pub fn row(&self, row_idx: usize, out: &mut [f32]) {
+        quant::dequantize_rows(crate::cpu::Isa::Scalar, self, row_idx..row_idx + 1, out);
+    }
+
+    /// The same matrix in 8 bits, scale max|w|/127 per group of 32 columns (K a multiple of 32).
+    pub fn to_int8(&self, cpu: &crate::cpu::Cpu) -> Matrix {
+        quant::encode_int8(cpu, self)
+    }
+}
+
+/// Name of the storage form, for reports.
+pub fn form_name(matrix: &Matrix) -> &'static str {
+    match matrix.data {
+        MatrixData::F32(_) => "f32",
+        MatrixData::Bf16(_) => "bf16",
+        MatrixData::Int8 { .. } => "int8-g32",
+        MatrixData::Int4 { .. } => "int4-g32",
+    }
+}

@@ -1,0 +1,264 @@
+//! The plain scalar form of every operation: the definition that all other versions must equal bit for bit.
+
+use crate::quant::QuantRow;
+use crate::{GROUP, LANES, QUAD};
+use half::bf16;
+
+/// Constants of [`exp`]: Cephes' `expf` (S. L. Moshier), argument range cut to normal results.
+pub mod exp_constants {
+    /// Below this the result would be subnormal; it is computed as `exp(MIN)`, about 1.2e-38.
+    pub const MIN: f32 = -87.336_54;
+    /// Above this the scale factor 2^n would leave the `f32` range.
+    pub const MAX: f32 = 88.02;
+    /// log2(e).
+    pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    /// -ln 2, high part (exact in few bits).
+    pub const NEG_LN2_HI: f32 = -0.693_359_4;
+    /// -ln 2, the rest.
+    pub const NEG_LN2_LO: f32 = 2.121_944_4e-4;
+    /// Polynomial of (e^r - 1 - r) / r^2, highest power first.
+    pub const POLY: [f32; 6] =
+        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_3e-1];
+}
+
+/// e^x within 2 units in the last place for x in -87.3..88.0; NaN stays NaN.
+pub fn exp(x: f32) -> f32 {
+    use exp_constants as c;
+    let x = if c::MIN > x { c::MIN } else { x };
+    let x = if c::MAX < x { c::MAX } else { x };
+    let n = (x * c::LOG2_E).round_ties_even();
+    let r = n.mul_add(c::NEG_LN2_HI, x);
+    let r = n.mul_add(c::NEG_LN2_LO, r);
+    let p = c::POLY[1..].iter().fold(c::POLY[0], |p, &coefficient| p.mul_add(r, coefficient));
+    let y = p.mul_add(r * r, r) + 1.0;
+    y * f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// 1 / (1 + e^-x).
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(0.0 - x))
+}
+
+/// Sum of 16 lanes, folded by halves.
+pub fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Inner product of `x` [K] and `w` [K] in [`LANES`] partial sums of fused multiply-adds.
+pub fn dot(x: &[f32], w: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (k, (a, b)) in x.iter().zip(w).enumerate() {
+        lanes[k % LANES] = a.mul_add(*b, lanes[k % LANES]);
+    }
+    fold(lanes)
+}
+
+/// As [`dot`] with BF16 weights.
+pub fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (k, (a, b)) in x.iter().zip(w).enumerate() {
+        lanes[k % LANES] = a.mul_add(b.to_f32(), lanes[k % LANES]);
+    }
+    fold(lanes)
+}
+
+/// Codes that a row of `n_cols` columns is stored as: whole quads, the rest zero.
+pub const fn stored_width(n_cols: usize) -> usize {
+    n_cols.div_ceil(QUAD) * QUAD
+}
+
+/// Where the code of column `k` stands in a stored row: in each quad of four groups the even columns of each group
+/// come first, then the odd ones, the order in which the nibbles of packed INT4 words come apart.
+pub const fn stored_position(k: usize) -> usize {
+    let (quad, group, column) = (k / QUAD, k % QUAD / GROUP, k % GROUP);
+    quad * QUAD + (column % 2) * (QUAD / 2) + group * (GROUP / 2) + column / 2
+}
+
+/// Inner product of one row of 8-bit activations and one row of 8-bit weights, both in stored order.
+///
+/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: [G]. The products of a group are summed exactly; the sum of
+/// group g, times the product of its two scales, goes to lane g % [`LANES`].
+pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[f32]) -> f32 {
+    let code = |k: usize| i32::from(w[stored_position(k)]);
+    dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group])
+}
+
+/// As [`dot_q8`] with packed INT4 weights: `w` [K/2] bytes, low nibble the lower column, value `nibble - 8`
+/// (compressed-tensors `pack-quantized`); `w_scales` [G] in BF16.
+pub fn dot_q4(x: &[i8], x_scales: &[f32], w: &[u8], w_scales: &[bf16]) -> f32 {
+    let code = |k: usize| i32::from(if k.is_multiple_of(2) { w[k / 2] & 15 } else { w[k / 2] >> 4 }) - 8;
+    dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
+}
+
+/// [`dot`] of each of the rows `x` with `w`, into `out` [T].
+pub fn dots_f32(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
+    x.iter().zip(out).for_each(|(x, out)| *out = dot(x, w));
+}
+
+/// [`dot_bf16`] of each of the rows `x` with `w`, into `out` [T].
+pub fn dots_bf16(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
+    x.iter().zip(out).for_each(|(x, out)| *out = dot_bf16(x, w));
+}
+
+/// [`dot_q8`] of each of the rows `x` with `w`, into `out` [T].
+pub fn dots_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
+    x.iter().zip(out).for_each(|(x, out)| *out = dot_q8(x.codes, x.scales, w, w_scales));
+}
+
+/// [`dot_q4`] of each of the rows `x` with `w`, into `out` [T].
+pub fn dots_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
+    x.iter().zip(out).for_each(|(x, out)| *out = dot_q4(x.codes, x.scales, w, w_scales));
+}
+
+/// `out[c] += sum over j of p[j] * rows[j * stride + c]`, one fused multiply-add each, `j` ascending.
+pub fn weighted_sum(p: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
+    for (c, out) in out.iter_mut().enumerate() {
+        *out = p.iter().enumerate().fold(*out, |acc, (j, p)| p.mul_add(rows[j * stride + c], acc));
+    }
+}
+
+/// As [`weighted_sum`] over BF16 rows.
+pub fn weighted_sum_bf16(p: &[f32], rows: &[bf16], stride: usize, out: &mut [f32]) {
+    for (c, out) in out.iter_mut().enumerate() {
+        *out = p.iter().enumerate().fold(*out, |acc, (j, p)| p.mul_add(rows[j * stride + c].to_f32(), acc));
+    }
+}
+
+fn dot_groups(
+    x: &[i8],
+    x_scales: &[f32],
+    n_groups: usize,
+    code: impl Fn(usize) -> i32,
+    scale: impl Fn(usize) -> f32,
+) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for group in 0..n_groups {
+        let columns = group * GROUP..(group + 1) * GROUP;
+        let sum: i32 = columns.map(|k| i32::from(x[stored_position(k)]) * code(k)).sum();
+        let lane = &mut lanes[group % LANES];
+        *lane = (sum as f32).mul_add(scale(group) * x_scales[group], *lane);
+    }
+    fold(lanes)
+}
+
+/// Rows of a tile of [`tile_q4`] and [`tile_q8`].
+pub const TILE_ROWS: usize = 16;
+
+/// [`dot_q4`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
+pub fn tile_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q4(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
+/// [`dot_q8`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
+pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q8(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
+/// Quantise one row `x` [K] to 8 bits a value, scale max|x|/127 per group of 32.
+///
+/// Writes `codes` [stored K] (columns past K stay as they are), `scales` [G] and `corrections` [G]: -8 times the
+/// sum of a group's codes, what turns a product with raw nibbles into one with `nibble - 8`.
+pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections: &mut [i32]) {
+    for (group, values) in x.chunks_exact(GROUP).enumerate() {
+        // As integers NaN is above infinity, so a NaN in the group makes the scale NaN and nothing hides it.
+        let amax = f32::from_bits(values.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
+        let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+        scales[group] = amax / 127.0;
+        let mut sum = 0;
+        for (column, value) in values.iter().enumerate() {
+            let code = (value * inverse).round_ties_even() as i8;
+            codes[stored_position(group * GROUP + column)] = code;
+            sum += i32::from(code);
+        }
+        corrections[group] = -8 * sum;
+    }
+}
+
+/// One row of packed INT4 as `f32`: `out[k] = (nibble - 8) * scale`, exact in `f32`.
+pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
+    for (k, slot) in out.iter_mut().enumerate() {
+        let byte = w[k / 2];
+        let nibble = if k.is_multiple_of(2) { byte & 15 } else { byte >> 4 };
+        *slot = (f32::from(nibble) - 8.0) * scales[k / GROUP].to_f32();
+    }
+}
+
+/// One row of 8-bit weights in stored order as `f32`.
+pub fn dequantize_q8_row(w: &[i8], scales: &[f32], out: &mut [f32]) {
+    for (k, slot) in out.iter_mut().enumerate() {
+        *slot = f32::from(w[stored_position(k)]) * scales[k / GROUP];
+    }
+}
+
+/// `y[i] = fma(a, x[i], y[i])`.
+pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
+    for (x, y) in x.iter().zip(y) {
+        *y = a.mul_add(*x, *y);
+    }
+}
+
+/// RMSNorm of one row: `x * (1 / sqrt(mean(x^2) + eps)) * weight` (Zhang and Sennrich 2019).
+pub fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for ((x, w), out) in x.iter().zip(weight).zip(out) {
+        *out = x * scale * w;
+    }
+}
+
+/// `gate * sigmoid(gate) * up`, element by element, into `gate`.
+pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (g, u) in gate.iter_mut().zip(up) {
+        *g = *g * sigmoid(*g) * u;
+    }
+}
+
+/// `x[k] = e^(x[k] - max)` in place; returns the sum in [`LANES`] partial sums.
+pub fn exp_row(x: &mut [f32], max: f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (k, value) in x.iter_mut().enumerate() {
+        *value = exp(*value - max);
+        lanes[k % LANES] += *value;
+    }
+    fold(lanes)
+}
+
+/// The largest value of a row (minus infinity for none). A NaN may be passed over: [`exp_row`] brings it back.
+pub fn max_row(x: &[f32]) -> f32 {
+    x.iter().fold(f32::NEG_INFINITY, |m, &v| if m > v { m } else { v })
+}
+
+/// Softmax of one row in place; returns the row's maximum.
+pub fn softmax_row(x: &mut [f32]) -> f32 {
+    let max = max_row(x);
+    let inverse = 1.0 / exp_row(x, max);
+    x.iter_mut().for_each(|value| *value *= inverse);
+    max
+}
+
+/// `rounds` multiply-adds of 16 lanes by `factor`, on 12 running values in turn; their sum.
+pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
+    let mut values = [[1.0f32; LANES]; 12];
+    for _ in 0..rounds / 12 {
+        values.iter_mut().flatten().for_each(|v| *v = v.mul_add(factor, 1e-9));
+    }
+    values.iter().map(|lanes| fold(*lanes)).sum()
+}

@@ -1,0 +1,529 @@
+//! AVX2 with FMA and F16C: 16 lanes in two registers; 8-bit products by `maddubs`, then `madd`.
+//!
+//! One row of weights (decode) goes eight groups at a time, a tile of rows (prefill) transposed so that lanes are rows
+//! of weights; nibbles stay raw and unsigned, so that eight pairs of products fit 16 bits before they are widened.
+
+use crate::lanes::Lanes;
+use crate::quant::QuantRow;
+use crate::reference::{TILE_ROWS, stored_width};
+use crate::{GROUP, LANES, QUAD};
+use half::bf16;
+use std::arch::x86_64::*;
+
+/// Lanes 0..8 and 8..16.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x16(__m256, __m256);
+
+macro_rules! per_half {
+    ($(fn $f:ident = $intrinsic:ident;)*) => {
+        $(
+            #[inline(always)]
+            unsafe fn $f(self, b: Self) -> Self {
+                // SAFETY: arithmetic only; AVX is the caller's contract.
+                unsafe { F32x16($intrinsic(self.0, b.0), $intrinsic(self.1, b.1)) }
+            }
+        )*
+    };
+}
+
+impl Lanes for F32x16 {
+    per_half! {
+        fn add = _mm256_add_ps;
+        fn sub = _mm256_sub_ps;
+        fn mul = _mm256_mul_ps;
+        fn div = _mm256_div_ps;
+        fn max = _mm256_max_ps;
+        fn min = _mm256_min_ps;
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: arithmetic only.
+        unsafe { F32x16(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(ptr: *const f32) -> Self {
+        // SAFETY: 16 values are readable by the caller.
+        unsafe { F32x16(_mm256_loadu_ps(ptr), _mm256_loadu_ps(ptr.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(ptr: *const u16) -> Self {
+        // SAFETY: 16 values are readable by the caller.
+        unsafe {
+            let widen = |at: usize| {
+                let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(ptr.add(at).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+            };
+            F32x16(widen(0), widen(8))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(ptr: *const i8) -> Self {
+        // SAFETY: 16 bytes are readable by the caller.
+        unsafe {
+            let widen =
+                |at: usize| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(ptr.add(at).cast())));
+            F32x16(widen(0), widen(8))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, ptr: *mut f32) {
+        // SAFETY: 16 values are writable by the caller.
+        unsafe {
+            _mm256_storeu_ps(ptr, self.0);
+            _mm256_storeu_ps(ptr.add(8), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        // SAFETY: arithmetic only.
+        unsafe { F32x16(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        // SAFETY: arithmetic only.
+        unsafe { F32x16(_mm256_round_ps::<NEAREST>(self.0), _mm256_round_ps::<NEAREST>(self.1)) }
+    }
+
+    #[inline(always)]
+    unsafe fn pow2(self) -> Self {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let power = |n: __m256| {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            };
+            F32x16(power(self.0), power(self.1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn fold_add(self) -> f32 {
+        // SAFETY: arithmetic only.
+        unsafe { fold8(_mm256_add_ps(self.0, self.1)) }
+    }
+}
+
+/// Fold eight lanes by halves: 8, 4, 2, 1.
+#[inline(always)]
+pub(super) unsafe fn fold8(v: __m256) -> f32 {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+
+super::f32_ops!(F32x16, "avx2,fma,f16c");
+
+/// Groups whose sums fill a register: four pairs.
+const GROUPS: usize = 8;
+/// Rows of weights whose words fill a register.
+const ROWS: usize = 8;
+/// Rows of x that a tile serves at a time.
+const TILE_X: usize = 8;
+/// Groups whose bytes fill a register.
+const PAIR: usize = 2;
+
+/// Weights of one or more rows as bytes, and how they meet 8-bit activations.
+trait Codes: Copy {
+    /// Words of a pair differ between the two halves of [`Codes::raw`].
+    const TWO_WORDS: bool;
+    /// Bytes of groups `2 pair` and `2 pair + 1` of row `row`: packed nibbles (twice), or even and odd columns.
+    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2];
+    /// Even and odd columns' codes.
+    unsafe fn split(raw: [__m256i; 2]) -> [__m256i; 2];
+    /// Sums of four neighbouring products of even and of odd columns together, as `i32`.
+    unsafe fn sums(codes: [__m256i; 2], x: [__m256i; 2]) -> __m256i;
+    /// The same over the four words of a group, `x(word)` even and odd codes of four columns everywhere.
+    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i;
+    /// What a group's sum lacks, from -8 times the sum of its activations.
+    unsafe fn correction(minus_eight_sums: __m256i) -> __m256i;
+    /// Scales of groups `group..group + n` of row `row`, the other lanes zero.
+    unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256;
+}
+
+/// The first `n <= 8` values, the other lanes zero.
+#[inline(always)]
+unsafe fn load_part(from: *const f32, n: usize) -> __m256 {
+    let mut buf = [0.0f32; 8];
+    // SAFETY: `n` values are readable by the caller.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), n);
+        _mm256_loadu_ps(buf.as_ptr())
+    }
+}
+
+/// Packed INT4 with BF16 scales: rows of `n_groups` groups.
+#[derive(Clone, Copy)]
+struct Int4<'a> {
+    packed: &'a [u8],
+    scales: &'a [bf16],
+    n_groups: usize,
+}
+
+impl Codes for Int4<'_> {
+    const TWO_WORDS: bool = false;
+
+    #[inline(always)]
+    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
+        let at = (row * self.n_groups + pair * PAIR) * (GROUP / 2);
+        // SAFETY: this row's groups from `at` are in bounds; an odd last group is read alone.
+        unsafe {
+            let from = self.packed.as_ptr().add(at);
+            let bytes = match self.n_groups - pair * PAIR {
+                PAIR.. => _mm256_loadu_si256(from.cast()),
+                _ => _mm256_zextsi128_si256(_mm_loadu_si128(from.cast())),
+            };
+            [bytes, bytes]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn split(raw: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let low = _mm256_set1_epi8(15);
+            [_mm256_and_si256(raw[0], low), _mm256_and_si256(_mm256_srli_epi16::<4>(raw[0]), low)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(codes: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+        // SAFETY: arithmetic only; two pairs of nibble products fit 16 bits (4 * 15 * 127).
+        unsafe {
+            let even = _mm256_maddubs_epi16(codes[0], x[0]);
+            let both = _mm256_add_epi16(even, _mm256_maddubs_epi16(codes[1], x[1]));
+            _mm256_madd_epi16(both, _mm256_set1_epi16(1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i {
+        // SAFETY: arithmetic only; eight pairs of nibble products fit 16 bits (16 * 15 * 127).
+        unsafe {
+            let mut sum = _mm256_setzero_si256();
+            for (i, words) in words.iter().enumerate() {
+                let x = x(i);
+                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[0], x[0]));
+                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[1], x[1]));
+            }
+            _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn correction(minus_eight_sums: __m256i) -> __m256i {
+        minus_eight_sums
+    }
+
+    #[inline(always)]
+    unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256 {
+        // SAFETY: `n` scales from `group` of this row are in bounds by the caller; bf16 is its bits.
+        unsafe {
+            let mut buf = [0u16; 8];
+            let from = self.scales.as_ptr().add(row * self.n_groups + group).cast::<u16>();
+            std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), n);
+            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(buf.as_ptr().cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        }
+    }
+}
+
+/// Signed bytes in stored order with `f32` scales: rows of `n_groups` groups in whole quads.
+#[derive(Clone, Copy)]
+struct Int8<'a> {
+    codes: &'a [i8],
+    scales: &'a [f32],
+    n_groups: usize,
+}
+
+impl Int8<'_> {
+    /// Products of signed codes: the weight's sign moves to x; a pair fits 16 bits (2 * 127 * 127).
+    #[inline(always)]
+    unsafe fn fours(codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+            _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+        }
+    }
+}
+
+impl Codes for Int8<'_> {
+    const TWO_WORDS: bool = true;
+
+    #[inline(always)]
+    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
+        let at = row * stored_width(self.n_groups * GROUP) + pair_position(pair);
+        // SAFETY: rows hold whole quads.
+        unsafe {
+            let from = self.codes.as_ptr().add(at);
+            [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(QUAD / 2).cast())]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn split(raw: [__m256i; 2]) -> [__m256i; 2] {
+        raw
+    }
+
+    #[inline(always)]
+    unsafe fn sums(codes: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
+        // SAFETY: arithmetic only.
+        unsafe { _mm256_add_epi32(Self::fours(codes[0], x[0]), Self::fours(codes[1], x[1])) }
+    }
+
+    #[inline(always)]
+    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let mut sum = _mm256_setzero_si256();
+            for (i, words) in words.iter().enumerate() {
+                sum = _mm256_add_epi32(sum, Self::sums(*words, x(i)));
+            }
+            sum
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn correction(_minus_eight_sums: __m256i) -> __m256i {
+        // SAFETY: arithmetic only; signed codes need none.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256 {
+        // SAFETY: `n` scales from `group` of this row are in bounds by the caller.
+        unsafe { load_part(self.scales.as_ptr().add(row * self.n_groups + group), n) }
+    }
+}
+
+/// Where the even codes of groups `2 pair` and `2 pair + 1` stand in a stored row; the odd ones are half a quad on.
+#[inline(always)]
+fn pair_position(pair: usize) -> usize {
+    pair / 2 * QUAD + pair % 2 * GROUP
+}
+
+/// The sums of eight groups in order, from four pairs of partial sums whose 128-bit lane i belongs to group i.
+#[inline(always)]
+unsafe fn group_sums(pairs: [__m256i; 4]) -> __m256i {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let join = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (low, high) = (join(pairs[0], pairs[1]), join(pairs[2], pairs[3]));
+        let sums = _mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high));
+        _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+    }
+}
+
+/// Rows of x with one row of weights, weights unpacked once for all of them.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
+    assert!(
+        x.len() == T && x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP)
+    );
+    // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has `n_groups` groups.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; T];
+        for base in (0..n_groups).step_by(GROUPS) {
+            let n = GROUPS.min(n_groups - base);
+            let mut parts = [[_mm256_setzero_si256(); 4]; T];
+            for i in 0..n.div_ceil(PAIR) {
+                let pair = base / PAIR + i;
+                let codes = C::split(w.raw(0, pair));
+                for t in 0..T {
+                    let from = x[t].codes.as_ptr().add(pair_position(pair));
+                    let x = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(QUAD / 2).cast())];
+                    parts[t][i] = C::sums(codes, x);
+                }
+            }
+            let scales = w.scales(0, base, n);
+            for t in 0..T {
+                let corrections = _mm256_loadu_si256(x[t].corrections.as_ptr().add(base).cast());
+                let total = _mm256_add_epi32(group_sums(parts[t]), C::correction(corrections));
+                let both = _mm256_mul_ps(scales, _mm256_loadu_ps(x[t].scales.as_ptr().add(base)));
+                let sum = &mut sums[t][base / GROUPS % 2];
+                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, *sum);
+            }
+        }
+        for t in 0..T {
+            out[t] = fold8(_mm256_add_ps(sums[t][0], sums[t][1]));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn dots<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
+        // SAFETY: features and lengths are the caller's contract.
+        unsafe {
+            match x.len() {
+                2 => dots_tile::<C, 2>(x, w, n_groups, out),
+                _ => dots_tile::<C, 1>(x, w, n_groups, out),
+            }
+        }
+    }
+}
+
+/// Word j of row i to word i of row j.
+#[inline(always)]
+unsafe fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let mut pairs = [_mm256_setzero_si256(); 8];
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        }
+        let mut fours = [_mm256_setzero_si256(); 8];
+        for i in 0..2 {
+            for half in 0..2 {
+                let (a, b) = (pairs[4 * i + half], pairs[4 * i + 2 + half]);
+                fours[4 * i + 2 * half] = _mm256_unpacklo_epi64(a, b);
+                fours[4 * i + 2 * half + 1] = _mm256_unpackhi_epi64(a, b);
+            }
+        }
+        let mut words = [_mm256_setzero_si256(); 8];
+        for i in 0..4 {
+            words[i] = _mm256_permute2x128_si256::<0x20>(fours[i], fours[4 + i]);
+            words[4 + i] = _mm256_permute2x128_si256::<0x31>(fours[i], fours[4 + i]);
+        }
+        words
+    }
+}
+
+/// Running sums of one row of x with 8 rows of weights: 8 rows for each of the 16 lanes of the definition.
+type Sums = [__m256; LANES];
+
+/// Up to [`TILE_X`] rows of x with rows `first..first + 8` of weights, lanes across the rows of weights.
+#[inline(always)]
+unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, first: usize, n_groups: usize, out: &mut [f32]) {
+    assert!(x.len() <= TILE_X && out.len() == x.len() * TILE_ROWS);
+    assert!(x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP));
+    // SAFETY: as in `dots_tile`, for each of the rows of `w`.
+    unsafe {
+        let mut sums: [Sums; TILE_X] = [[_mm256_setzero_ps(); LANES]; TILE_X];
+        for base in (0..n_groups).step_by(GROUPS) {
+            let n = GROUPS.min(n_groups - base);
+            let scales: [__m256i; 8] =
+                transpose(std::array::from_fn(|row| _mm256_castps_si256(w.scales(first + row, base, n))));
+            for pair in base / PAIR..(base + n).div_ceil(PAIR) {
+                let raw: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| w.raw(first + row, pair));
+                let even = transpose(raw.map(|raw| raw[0]));
+                let odd = if C::TWO_WORDS { transpose(raw.map(|raw| raw[1])) } else { even };
+                for i in 0..PAIR.min(n_groups - pair * PAIR) {
+                    let group = pair * PAIR + i;
+                    let words: [[__m256i; 2]; 4] =
+                        std::array::from_fn(|word| C::split([even[4 * i + word], odd[4 * i + word]]));
+                    let scales = _mm256_castsi256_ps(scales[group % GROUPS]);
+                    let at = pair_position(pair) + i * (GROUP / 2);
+                    tile_group::<C>(x, &words, at, group, scales, &mut sums);
+                }
+            }
+        }
+        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(sums) {
+            _mm256_storeu_ps(out[first..first + ROWS].as_mut_ptr(), fold_lanes(sums));
+        }
+    }
+}
+
+/// One group of 8 rows of weights with every row of x.
+#[inline(always)]
+unsafe fn tile_group<C: Codes>(
+    x: &[QuantRow<'_>],
+    words: &[[__m256i; 2]; 4],
+    at: usize,
+    group: usize,
+    scales: __m256,
+    sums: &mut [Sums; TILE_X],
+) {
+    // SAFETY: 16 even codes at `at` and 16 odd ones half a quad further are in bounds by the caller.
+    unsafe {
+        for (t, x) in x.iter().enumerate() {
+            let from = x.codes.as_ptr().add(at);
+            let word = |at: usize| _mm256_set1_epi32(from.add(at).cast::<i32>().read_unaligned());
+            let sum = C::word_sums(words, |i| [word(4 * i), word(QUAD / 2 + 4 * i)]);
+            let corrections = _mm256_set1_epi32(*x.corrections.get_unchecked(group));
+            let total = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, C::correction(corrections)));
+            let both = _mm256_mul_ps(scales, _mm256_set1_ps(*x.scales.get_unchecked(group)));
+            let slot = sums.get_unchecked_mut(t).get_unchecked_mut(group % LANES);
+            *slot = _mm256_fmadd_ps(total, both, *slot);
+        }
+    }
+}
+
+/// The sum of 16 lanes folded by halves, for 8 rows at once.
+#[inline(always)]
+unsafe fn fold_lanes(mut lanes: Sums) -> __m256 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            // SAFETY: arithmetic only.
+            lanes[i] = unsafe { _mm256_add_ps(lanes[i], lanes[i + width]) };
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+unsafe fn tile<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks(TILE_X).zip(out.chunks_mut(TILE_X * TILE_ROWS)) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            tile_block(x, w, 0, n_groups, out);
+            tile_block(x, w, ROWS, n_groups, out);
+        }
+    }
+}
+
+/// See [`crate::reference::dots_q4`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dots_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
+    let n_groups = scales.len();
+    assert_eq!(packed.len(), n_groups * GROUP / 2);
+    // SAFETY: the features are enabled here; the row holds a group of bytes for every scale.
+    unsafe { dots(x, Int4 { packed, scales, n_groups }, n_groups, out) }
+}
+
+/// See [`crate::reference::dots_q8`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn dots_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
+    let n_groups = scales.len();
+    assert_eq!(codes.len(), stored_width(n_groups * GROUP));
+    // SAFETY: the features are enabled here; the row holds whole quads for its scales.
+    unsafe { dots(x, Int8 { codes, scales, n_groups }, n_groups, out) }
+}
+
+/// See [`crate::reference::tile_q4`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn tile_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
+    let n_groups = scales.len() / TILE_ROWS;
+    assert_eq!((packed.len(), scales.len()), (TILE_ROWS * n_groups * GROUP / 2, TILE_ROWS * n_groups));
+    // SAFETY: the features are enabled here; 16 rows hold a group of bytes for every scale.
+    unsafe { tile(x, Int4 { packed, scales, n_groups }, n_groups, out) }
+}
+
+/// See [`crate::reference::tile_q8`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn tile_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
+    let n_groups = scales.len() / TILE_ROWS;
+    assert_eq!(
+        (codes.len(), scales.len()),
+        (TILE_ROWS * stored_width(n_groups * GROUP), TILE_ROWS * n_groups)
+    );
+    // SAFETY: the features are enabled here; 16 rows hold whole quads for their scales.
+    unsafe { tile(x, Int8 { codes, scales, n_groups }, n_groups, out) }
+}
+
+const _: () = assert!(TILE_ROWS == 2 * ROWS && LANES == 2 * GROUPS);

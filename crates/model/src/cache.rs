@@ -1,0 +1,128 @@
+//! The paged cache of a model: blocks of 64 tokens, the same block numbers in every layer.
+
+use crate::config::Config;
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
+use perilune_kernels::BLOCK_TOKENS;
+use perilune_kernels::attention::{Latents, MlaShape};
+
+/// What is kept of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheForm {
+    /// Latent and rotated key in BF16 (the fast path): 2 (R + rope) bytes a token and layer.
+    LatentBf16,
+    /// The same in `f32`.
+    LatentF32,
+    /// Every head's key and value in `f32` (the exact path, the form training differentiates).
+    Expanded,
+}
+
+impl CacheForm {
+    /// Bytes a token takes in all layers.
+    pub fn bytes_per_token(self, config: &Config) -> usize {
+        let shape = mla_shape(config);
+        let (width, size) = match self {
+            CacheForm::LatentBf16 => (shape.latent_width(), size_of::<bf16>()),
+            CacheForm::LatentF32 => (shape.latent_width(), size_of::<f32>()),
+            CacheForm::Expanded => (shape.expanded_width(), size_of::<f32>()),
+        };
+        width * size * config.num_hidden_layers
+    }
+}
+
+/// Widths of the attention of `config`.
+pub fn mla_shape(config: &Config) -> MlaShape {
+    MlaShape {
+        n_heads: config.num_attention_heads,
+        nope: config.qk_nope_head_dim,
+        rope: config.qk_rope_head_dim,
+        v: config.v_head_dim,
+        rank: config.kv_lora_rank,
+    }
+}
+
+/// Blocks of cached tokens for all layers.
+pub struct Cache {
+    form: CacheForm,
+    width: usize,
+    n_blocks: usize,
+    layers: Vec<Layer>,
+}
+
+enum Layer {
+    F32(Vec<f32>),
+    /// Bits of BF16: a vector of integers is zeroed lazily by the system.
+    Bf16(Vec<u16>),
+}
+
+impl Cache {
+    /// A cache of `n_blocks` blocks of 64 tokens; its memory becomes resident as blocks are written.
+    pub fn new(config: &Config, form: CacheForm, n_blocks: usize) -> Self {
+        let shape = mla_shape(config);
+        let width = match form {
+            CacheForm::LatentBf16 | CacheForm::LatentF32 => shape.latent_width(),
+            CacheForm::Expanded => shape.expanded_width(),
+        };
+        let n = n_blocks * BLOCK_TOKENS * width;
+        let layer = || match form {
+            CacheForm::LatentBf16 => Layer::Bf16(vec![0; n]),
+            CacheForm::LatentF32 | CacheForm::Expanded => Layer::F32(vec![0.0; n]),
+        };
+        Cache { form, width, n_blocks, layers: (0..config.num_hidden_layers).map(|_| layer()).collect() }
+    }
+
+    /// Blocks that hold `n_tokens`.
+    pub fn blocks_for(n_tokens: usize) -> usize {
+        n_tokens.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// What is kept of a token.
+    pub fn form(&self) -> CacheForm {
+        self.form
+    }
+
+    /// Blocks in all.
+    pub fn n_blocks(&self) -> usize {
+        self.n_blocks
+    }
+
+    /// Write one token's row (of the form's width, rounded to it) at `position` of the sequence with `blocks`.
+    pub(crate) fn write(&mut self, layer_idx: usize, blocks: &[u32], position: usize, row: &[f32]) {
+        let slot = blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS;
+        let span = slot * self.width..(slot + 1) * self.width;
+        match &mut self.layers[layer_idx] {
+            Layer::F32(rows) => rows[span].copy_from_slice(row),
+            Layer::Bf16(rows) => {
+                rows[span].iter_mut().zip(row).for_each(|(slot, v)| *slot = bf16::from_f32(*v).to_bits())
+            }
+        }
+    }
+
+    /// The first `n_tokens` of a sequence as attention takes them.
+    pub(crate) fn view(&self, layer_idx: usize, blocks: &[u32], n_tokens: usize) -> View<'_> {
+        let blocks = &blocks[..Cache::blocks_for(n_tokens)];
+        let span =
+            |b: &u32| *b as usize * BLOCK_TOKENS * self.width..(*b as usize + 1) * BLOCK_TOKENS * self.width;
+        match &self.layers[layer_idx] {
+            Layer::F32(rows) => View::F32(blocks.iter().map(|b| &rows[span(b)]).collect()),
+            Layer::Bf16(rows) => {
+                View::Bf16(blocks.iter().map(|b| rows[span(b)].reinterpret_cast::<bf16>()).collect())
+            }
+        }
+    }
+}
+
+/// One sequence's blocks in one layer.
+pub(crate) enum View<'a> {
+    F32(Vec<&'a [f32]>),
+    Bf16(Vec<&'a [bf16]>),
+}
+
+impl View<'_> {
+    pub(crate) fn latents(&self) -> Latents<'_> {
+        match self {
+            View::F32(blocks) => Latents::F32(blocks),
+            View::Bf16(blocks) => Latents::Bf16(blocks),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The model's weights as the forward pass takes them: matrices in place in the mapped files, or re-encoded once.
+
+use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Tensor};
+use crate::config::Config;
+use perilune_kernels::cpu::Cpu;
+use perilune_kernels::experts::SwiGlu;
+use perilune_kernels::map::Advice;
+use perilune_kernels::matrix::{Buffer, Matrix, MatrixData};
+
+/// How matrices that are not routed experts are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dense {
+    /// In place, as the file has them.
+    AsPublished,
+    /// Re-encoded at load to 8 bits a value with a scale per group of 32 (anonymous memory).
+    Int8,
+}
+
+/// Every weight of the model.
+pub struct Weights {
+    /// Token embedding [V, C].
+    pub embedding: Matrix,
+    /// The blocks, first to last.
+    pub layers: Vec<Layer>,
+    /// Final norm [C].
+    pub norm: Vec<f32>,
+    /// Output matrix [V, C].
+    pub head: Matrix,
+}
+
+/// One block.
+pub struct Layer {
+    /// `input_layernorm` [C].
+    pub input_norm: Vec<f32>,
+    /// Multi-head latent attention.
+    pub attention: Attention,
+    /// `post_attention_layernorm` [C].
+    pub post_norm: Vec<f32>,
+    /// The feed-forward part.
+    pub mlp: Mlp,
+}
+
+/// Projections of multi-head latent attention (DeepSeek-V2 report, section 2.1).
+pub struct Attention {
+    /// `q_a_proj` [q_lora_rank, C].
+    pub q_a: Matrix,
+    /// `q_a_layernorm` [q_lora_rank].
+    pub q_a_norm: Vec<f32>,
+    /// `q_b_proj` [H (nope + rope), q_lora_rank].
+    pub q_b: Matrix,
+    /// `kv_a_proj_with_mqa` [R + rope, C].
+    pub kv_a: Matrix,
+    /// `kv_a_layernorm` [R].
+    pub kv_a_norm: Vec<f32>,
+    /// `kv_b_proj` [H (nope + v), R].
+    pub kv_b: Matrix,
+    /// `o_proj` [C, H v].
+    pub o: Matrix,
+}
+
+/// The feed-forward part of a block.
+pub enum Mlp {
+    /// One network for every token.
+    Dense(SwiGlu),
+    /// Routed experts beside a shared one.
+    Moe(Moe),
+}
+
+/// A mixture of experts.
+pub struct Moe {
+    /// `gate.weight` [E, C].
+    pub router: Matrix,
+    /// `gate.e_score_correction_bias` [E].
+    pub bias: Vec<f32>,
+    /// The routed experts [E].
+    pub experts: Vec<SwiGlu>,
+    /// The shared expert, absent where the config has none.
+    pub shared: Option<SwiGlu>,
+}
+
+impl Weights {
+    /// Take the weights of an opened checkpoint; `progress` is told the layers done and their number.
+    ///
+    /// Reads nothing but norms and biases where `dense` is [`Dense::AsPublished`].
+    ///
+    /// # Errors
+    /// A tensor whose values cannot be read; shapes and dtypes were checked when the checkpoint was opened.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        dense: Dense,
+        cpu: &Cpu,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, CheckpointError> {
+        let config = &checkpoint.config;
+        let loader = Loader { checkpoint, config, dense, cpu };
+        let model = format!("{}model", config.tensor_prefix);
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer_idx in 0..config.num_hidden_layers {
+            progress(layer_idx, config.num_hidden_layers);
+            layers.push(loader.layer(&format!("{model}.layers.{layer_idx}"), layer_idx)?);
+        }
+        let (v, c) = (config.vocab_size, config.hidden_size);
+        let embedding_stem = format!("{model}.embed_tokens");
+        let head_stem = format!("{}lm_head", config.tensor_prefix);
+        let head_stem = if config.tie_word_embeddings { &embedding_stem } else { &head_stem };
+        let weights = Weights {
+            embedding: loader.matrix(&embedding_stem, v, c)?,
+            layers,
+            norm: loader.vector(&format!("{model}.norm.weight"))?,
+            head: loader.dense(head_stem, v, c)?,
+        };
+        progress(config.num_hidden_layers, config.num_hidden_layers);
+        Ok(weights)
+    }
+
+    /// Every matrix, with the part of the model it belongs to.
+    pub fn matrices(&self) -> Vec<(crate::layout::Kind, &Matrix)> {
+        use crate::layout::Kind;
+        let mut all = vec![(Kind::Embedding, &self.embedding), (Kind::Head, &self.head)];
+        for layer in &self.layers {
+            let a = &layer.attention;
+            all.extend([&a.q_a, &a.q_b, &a.kv_a, &a.kv_b, &a.o].map(|m| (Kind::Attention, m)));
+            match &layer.mlp {
+                Mlp::Dense(m) => all.extend(mlp_matrices(Kind::DenseMlp, m)),
+                Mlp::Moe(moe) => {
+                    all.push((Kind::Router, &moe.router));
+                    moe.experts.iter().for_each(|m| all.extend(mlp_matrices(Kind::RoutedExpert, m)));
+                    moe.shared.iter().for_each(|m| all.extend(mlp_matrices(Kind::SharedExpert, m)));
+                }
+            }
+        }
+        all
+    }
+}
+
+fn mlp_matrices(kind: crate::layout::Kind, mlp: &SwiGlu) -> [(crate::layout::Kind, &Matrix); 3] {
+    [&mlp.gate, &mlp.up, &mlp.down].map(|matrix| (kind, matrix))
+}
+
+struct Loader<'a> {
+    checkpoint: &'a Checkpoint,
+    config: &'a Config,
+    dense: Dense,
+    cpu: &'a Cpu,
+}
+
+impl Loader<'_> {
+    fn layer(&self, stem: &str, layer_idx: usize) -> Result<Layer, CheckpointError> {
+        Ok(Layer {
+            input_norm: self.vector(&format!("{stem}.input_layernorm.weight"))?,
+            attention: self.attention(&format!("{stem}.self_attn"))?,
+            post_norm: self.vector(&format!("{stem}.post_attention_layernorm.weight"))?,
+            mlp: self.mlp(&format!("{stem}.mlp"), layer_idx)?,
+        })
+    }
+
+    fn attention(&self, stem: &str) -> Result<Attention, CheckpointError> {
+        let c = self.config;
+        let (h, nope, rope, v) =
+            (c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
+        let (hidden, q_rank, rank) = (c.hidden_size, c.q_lora_rank, c.kv_lora_rank);
+        Ok(Attention {
+            q_a: self.dense(&format!("{stem}.q_a_proj"), q_rank, hidden)?,
+            q_a_norm: self.vector(&format!("{stem}.q_a_layernorm.weight"))?,
+            q_b: self.dense(&format!("{stem}.q_b_proj"), h * (nope + rope), q_rank)?,
+            kv_a: self.dense(&format!("{stem}.kv_a_proj_with_mqa"), rank + rope, hidden)?,
+            kv_a_norm: self.vector(&format!("{stem}.kv_a_layernorm.weight"))?,
+            kv_b: self.dense(&format!("{stem}.kv_b_proj"), h * (nope + v), rank)?,
+            o: self.dense(&format!("{stem}.o_proj"), hidden, h * v)?,
+        })
+    }
+
+    fn mlp(&self, stem: &str, layer_idx: usize) -> Result<Mlp, CheckpointError> {
+        let c = self.config;
+        if !c.is_moe_layer(layer_idx) {
+            return Ok(Mlp::Dense(self.swiglu(stem, c.intermediate_size, true)?));
+        }
+        let expert = |e: usize| self.swiglu(&format!("{stem}.experts.{e}"), c.moe_intermediate_size, false);
+        let shared_width = c.moe_intermediate_size * c.n_shared_experts;
+        let shared = |width| self.swiglu(&format!("{stem}.shared_experts"), width, true);
+        Ok(Mlp::Moe(Moe {
+            router: self.matrix(&format!("{stem}.gate"), c.n_routed_experts, c.hidden_size)?,
+            bias: self.vector(&format!("{stem}.gate.e_score_correction_bias"))?,
+            experts: (0..c.n_routed_experts).map(expert).collect::<Result<_, _>>()?,
+            shared: (shared_width > 0).then(|| shared(shared_width)).transpose()?,
+        }))
+    }
+
+    fn swiglu(&self, stem: &str, width: usize, dense: bool) -> Result<SwiGlu, CheckpointError> {
+        let c = self.config.hidden_size;
+        let load = |name: &str, n_rows: usize, n_cols: usize| {
+            let stem = format!("{stem}.{name}");
+            if dense { self.dense(&stem, n_rows, n_cols) } else { self.matrix(&stem, n_rows, n_cols) }
+        };
+        Ok(SwiGlu {
+            gate: load("gate_proj", width, c)?,
+            up: load("up_proj", width, c)?,
+            down: load("down_proj", c, width)?,
+        })
+    }
+
+    /// A matrix that [`Dense`] speaks of.
+    fn dense(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
+        let published = self.matrix(stem, n_rows, n_cols)?;
+        if self.dense == Dense::AsPublished || published.is_integer() {
+            return Ok(published);
+        }
+        let encoded = published.to_int8(self.cpu);
+        if let Some(tensor) = self.checkpoint.tensor(&format!("{stem}.weight")) {
+            // The published bytes are not read again, so they need not stay resident.
+            tensor.file.advise(tensor.range.clone(), Advice::DontNeed);
+        }
+        Ok(encoded)
+    }
+
+    /// A matrix as the file has it: `stem.weight`, or the packed three.
+    fn matrix(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
+        if let Some(tensor) = self.checkpoint.tensor(&format!("{stem}.weight")) {
+            let data = match tensor.dtype {
+                Dtype::F32 => MatrixData::F32(Buffer::mapped(tensor.file, tensor.range)),
+                _ => MatrixData::Bf16(Buffer::mapped(tensor.file, tensor.range)),
+            };
+            return Ok(Matrix::new(n_rows, n_cols, data));
+        }
+        let packed = self.require(&format!("{stem}.weight_packed"))?;
+        let scales = self.require(&format!("{stem}.weight_scale"))?;
+        let data = MatrixData::Int4 {
+            packed: Buffer::mapped(packed.file, packed.range),
+            scales: Buffer::mapped(scales.file, scales.range),
+        };
+        Ok(Matrix::new(n_rows, n_cols, data))
+    }
+
+    fn vector(&self, name: &str) -> Result<Vec<f32>, CheckpointError> {
+        self.checkpoint.check_finite(name)?;
+        let tensor = self.require(name)?;
+        let bytes = tensor.bytes();
+        Ok(match tensor.dtype {
+            Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            _ => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+        })
+    }
+
+    fn require(&self, name: &str) -> Result<Tensor<'_>, CheckpointError> {
+        self.checkpoint.require(name)
+    }
+}

@@ -1,0 +1,151 @@
+//! How figures are shown and read, how long work is watched.
+
+use crate::verbs::interrupt::{self, Interrupt};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use perilune_model::watch::Watch;
+use std::io::{IsTerminal, Write};
+
+/// Write a finished answer to standard output.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")
+}
+
+/// Write a value as JSON to standard output.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// A byte count with a decimal unit: `594.2 GB`.
+pub(crate) fn bytes(n: u64) -> String {
+    scaled(n, &["B", "kB", "MB", "GB", "TB", "PB"])
+}
+
+/// A count with a decimal unit: `1.026 T`.
+pub(crate) fn short_count(n: u64) -> String {
+    scaled(n, &["", "k", "M", "B", "T", "Q"]).trim_end().to_owned()
+}
+
+fn scaled(n: u64, units: &[&str]) -> String {
+    let (mut value, mut unit_idx) = (n as f64, 0);
+    while value >= 999.95 && unit_idx + 1 < units.len() {
+        value /= 1000.0;
+        unit_idx += 1;
+    }
+    let unit = units[unit_idx];
+    match (unit_idx, value) {
+        (0, _) => format!("{n} {unit}"),
+        (_, value) if value < 9.9995 => format!("{value:.3} {unit}"),
+        (_, value) if value < 99.995 => format!("{value:.2} {unit}"),
+        _ => format!("{value:.1} {unit}"),
+    }
+}
+
+/// A whole count with separators: `70,272`.
+pub(crate) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap_or_default()).collect();
+    groups.join(",")
+}
+
+/// `1 file`, `2 files`.
+pub(crate) fn files(n: usize) -> String {
+    format!("{n} {}", if n == 1 { "file" } else { "files" })
+}
+
+/// Read a size: a number and an optional unit, decimal (`64GB`, `64G`) or binary (`64GiB`, `64Gi`).
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let expected = || format!("`{text}` is not a size; write one like 64GB, 64GiB or 500MB");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let (letter, base) = unit.strip_suffix('i').map_or((unit, 1000u64), |letter| (letter, 1024));
+    let power = match letter {
+        "" if base == 1000 => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return Err(expected()),
+    };
+    let size = number * base.pow(power) as f64;
+    if size < 1.0 || size > (1u64 << 60) as f64 { Err(expected()) } else { Ok(size as u64) }
+}
+
+/// The number of threads for work on files.
+pub(crate) fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Long work on files: a bar on a terminal's standard error, stopped by Ctrl-C.
+pub(crate) struct Work {
+    bar: ProgressBar,
+    stopped: Interrupt,
+}
+
+impl Work {
+    /// Work on `n_bytes` bytes, called `name`. From now on the first Ctrl-C asks the work to stop, the second ends the
+    /// process.
+    pub(crate) fn new(name: &'static str, n_bytes: u64) -> anyhow::Result<Work> {
+        let stopped = interrupt::flag();
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(n_bytes), target);
+        let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        bar.set_style(ProgressStyle::with_template(template)?);
+        bar.set_message(name);
+        Ok(Work { bar, stopped })
+    }
+
+    /// Take the bar away.
+    pub(crate) fn finish(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watch for Work {
+    fn advance(&self, n_bytes: u64) {
+        self.bar.inc(n_bytes);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stopped.is_set()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_keep_four_digits() {
+        let shown: Vec<String> = [0, 999, 1_000, 70_272, 15_500_000_000, 594_200_000_000, u64::MAX]
+            .into_iter()
+            .map(bytes)
+            .collect();
+        assert_eq!(shown, ["0 B", "999 B", "1.000 kB", "70.27 kB", "15.50 GB", "594.2 GB", "18446.7 PB"]);
+        assert_eq!(short_count(1_026_408_232_448), "1.026 T");
+        assert_eq!([count(7), count(70_272), count(1_234_567)], ["7", "70,272", "1,234,567"]);
+    }
+
+    #[test]
+    fn sizes_are_decimal_unless_they_say_binary() {
+        let read = |text| parse_size(text).unwrap();
+        assert_eq!(
+            [read("1500"), read("64GB"), read("64g"), read("1.5 MB")],
+            [1500, 64e9 as u64, 64e9 as u64, 1_500_000]
+        );
+        assert_eq!([read("2GiB"), read("2gi"), read("1KiB")], [2 << 30, 2 << 30, 1024]);
+        for text in ["", "GB", "-1", "1.2.3", "5 parsecs", "0", "1e300", "99999PB", "1i"] {
+            assert!(parse_size(text).unwrap_err().contains("64GiB"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! `bench`: how fast this machine runs a model, beside what the machine itself can do.
+
+use super::memory::Memory;
+use super::open::RunArgs;
+use anyhow::{bail, ensure};
+use clap::Args;
+use perilune_kernels::cpu::{Cpu, Isa};
+use perilune_kernels::probe;
+use perilune_kernels::router::{Chosen, arg_max};
+use perilune_model::cache::Cache;
+use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Probe, Segment, Wanted, Workspace};
+use perilune_model::layout::{self, Kind};
+use perilune_model::solo::{PREFILL_CHUNK, Solo};
+use perilune_model::weights::{Dense, Mlp};
+use serde::Serialize;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Bytes the bandwidth probe reads, where the machine has four times as many.
+const PROBE_BYTES: usize = 4 << 30;
+/// Runs of a probe, the best of which counts.
+const PROBE_RUNS: usize = 3;
+
+/// Measure prefill and decode speed beside this machine's own limits
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Folder of the checkpoint: config.json and safetensors, as published
+    #[arg(required_unless_present = "kernels")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
+    /// Prompt lengths to measure, in tokens
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512])]
+    prompt: Vec<usize>,
+    /// Tokens to decode in each measurement
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    decode: usize,
+    /// Sequences decoded together
+    #[arg(long, value_name = "B,..", value_delimiter = ',', default_values_t = [1])]
+    batch: Vec<usize>,
+    /// Thread counts to measure instead of --threads
+    #[arg(long, value_name = "T,..", value_delimiter = ',')]
+    thread_counts: Vec<usize>,
+    /// Runs of each measurement; the median is shown
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Tokens on which the fast path is compared with the exact one; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    accuracy: usize,
+    /// List the kernels of this build, what this machine runs and what was verified, and stop
+    #[arg(long)]
+    kernels: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything measured.
+#[derive(Serialize)]
+struct Report {
+    kernels: &'static str,
+    path: Arithmetic,
+    dense: Dense,
+    limits: Vec<Limits>,
+    runs: Vec<Measurement>,
+    accuracy: Option<Accuracy>,
+    memory: Memory,
+}
+
+/// What the machine itself can do.
+#[derive(Serialize)]
+struct Limits {
+    threads: usize,
+    read_gb_per_s: f64,
+    f32_gflop_per_s: f64,
+}
+
+#[derive(Serialize)]
+struct Measurement {
+    threads: usize,
+    prompt: usize,
+    batch: usize,
+    prefill_tokens_per_s: f64,
+    prefill_gflop_per_s: f64,
+    decode_tokens_per_s: f64,
+    decode_gb_per_s: f64,
+    decode_share_of_read_limit: f64,
+    weight_bytes_per_step: u64,
+}
+
+/// The fast path against the exact one.
+#[derive(Serialize)]
+struct Accuracy {
+    n_tokens: usize,
+    mean_kl_nats: f64,
+    max_kl_nats: f64,
+    arg_max_agreement: f64,
+}
+
+/// One line of `--kernels`.
+#[derive(Serialize)]
+struct KernelSet {
+    name: &'static str,
+    present: bool,
+    verified: bool,
+    default: bool,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    let run = &args.run;
+    if args.kernels {
+        return list_kernels(args.json);
+    }
+    let Some(dir) = &args.dir else { bail!("give the folder of a checkpoint, or --kernels") };
+    ensure!(args.runs > 0 && args.decode > 0, "--runs and --decode are at least 1");
+    let counts = match &args.thread_counts[..] {
+        [] => vec![run.n_threads()],
+        counts => counts.to_vec(),
+    };
+    let (path, dense) = (run.path.arithmetic(), run.dense.dense());
+    let mut report = Report {
+        kernels: run.cpu_on(1)?.isa().name(),
+        path,
+        dense,
+        limits: Vec::new(),
+        runs: Vec::new(),
+        accuracy: None,
+        memory: Memory::default(),
+    };
+    for n_threads in counts {
+        let cpu = run.cpu_on(n_threads)?;
+        report.limits.push(limits(&cpu));
+        let model = run.model_on(dir, cpu, path, dense)?;
+        measure_all(args, &model, &mut report)?;
+        report.memory = Memory::now();
+        if report.accuracy.is_none() && args.accuracy > 0 && path == Arithmetic::Fast {
+            let exact = run.model_on(dir, run.cpu_on(n_threads)?, Arithmetic::Exact, Dense::AsPublished)?;
+            report.accuracy = Some(accuracy(&exact, &model, args.accuracy)?);
+        }
+    }
+    print(&report, args.json)
+}
+
+fn list_kernels(json: bool) -> anyhow::Result<()> {
+    let set = |isa: Isa| KernelSet {
+        name: isa.name(),
+        present: isa.is_present(),
+        verified: isa.is_verified(),
+        default: isa == Isa::best(),
+    };
+    let sets: Vec<KernelSet> = Isa::ALL.into_iter().map(set).collect();
+    if json {
+        println!("{}", serde_json::to_string(&sets)?);
+        return Ok(());
+    }
+    for set in sets {
+        let state = match (set.present, set.verified) {
+            (true, true) => "runs here, agrees with the scalar reference",
+            (true, false) => "runs here, never verified: chosen only by --isa",
+            (false, _) => "this processor lacks it",
+        };
+        println!("{:<12} {state}{}", set.name, if set.default { " (default)" } else { "" });
+    }
+    Ok(())
+}
+
+fn limits(cpu: &Cpu) -> Limits {
+    let bytes = PROBE_BYTES.min(crate::machine::ram_bytes().unwrap_or(0) as usize / 4).max(256 << 20);
+    Limits {
+        threads: cpu.pool().n_threads(),
+        read_gb_per_s: probe::read_bandwidth(cpu, bytes, PROBE_RUNS) / 1e9,
+        f32_gflop_per_s: probe::multiply_add_peak(cpu, PROBE_RUNS) / 1e9,
+    }
+}
+
+fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::Result<()> {
+    for &prompt in &args.prompt {
+        for &batch in &args.batch {
+            ensure!(prompt > 0 && batch > 0, "--prompt and --batch are at least 1");
+            let mut prefill = Vec::new();
+            let mut decode = Vec::new();
+            let mut bytes = 0;
+            for run_idx in 0..args.runs {
+                let run = measure(model, prompt, batch, args.decode, run_idx as u64)?;
+                prefill.push(run.prefill_s);
+                decode.push(run.step_s);
+                bytes = run.weight_bytes_per_step;
+            }
+            let (prefill_s, step_s) = (median(&mut prefill), median(&mut decode));
+            let flop = 2.0 * layout::parameters(model.config()).active as f64 * prompt as f64;
+            let limit = report.limits.last().map_or(f64::NAN, |limits| limits.read_gb_per_s);
+            let decode_gb_per_s = bytes as f64 / step_s / 1e9;
+            report.runs.push(Measurement {
+                threads: model.cpu().pool().n_threads(),
+                prompt,
+                batch,
+                prefill_tokens_per_s: prompt as f64 / prefill_s,
+                prefill_gflop_per_s: flop / prefill_s / 1e9,
+                decode_tokens_per_s: batch as f64 / step_s,
+                decode_gb_per_s,
+                decode_share_of_read_limit: decode_gb_per_s / limit,
+                weight_bytes_per_step: bytes,
+            });
+        }
+    }
+    Ok(())
+}
+
+struct Run {
+    prefill_s: f64,
+    step_s: f64,
+    weight_bytes_per_step: u64,
+}
+
+/// Prefill `batch` prompts of `prompt` seeded random tokens, then decode `n_decode` tokens of each together.
+fn measure(model: &Model, prompt: usize, batch: usize, n_decode: usize, seed: u64) -> anyhow::Result<Run> {
+    let n_blocks = Cache::blocks_for(prompt + n_decode);
+    let mut cache = Cache::new(model.config(), model.arithmetic().cache_form(), n_blocks * batch);
+    let blocks: Vec<u32> = (0..(n_blocks * batch) as u32).collect();
+    let mut workspace = Workspace::default();
+    let mut last = Vec::new();
+    let start = Instant::now();
+    for blocks in blocks.chunks(n_blocks) {
+        let ids = random_ids(model, prompt, seed + u64::from(blocks[0]));
+        for (i, ids) in ids.chunks(PREFILL_CHUNK).enumerate() {
+            let first_position = i * PREFILL_CHUNK;
+            let wanted = if first_position + ids.len() == prompt { Wanted::Last } else { Wanted::Nothing };
+            let segment = Segment { ids, first_position, blocks, phase: Phase::Prefill, wanted };
+            last = model.forward(&mut cache, &[segment], &mut workspace, &mut NoProbe)?;
+        }
+    }
+    let prefill_s = start.elapsed().as_secs_f64() / batch as f64;
+    ensure!(
+        last.iter().all(|v| v.is_finite()),
+        "the model gave logits that are not finite; run `perilune verify`"
+    );
+    let mut touched = Touched::new(model);
+    let mut steps = Vec::new();
+    let mut ids = random_ids(model, batch, !seed);
+    for step in 0..n_decode {
+        let segment = |i: usize| Segment {
+            ids: &ids[i..i + 1],
+            first_position: prompt + step,
+            blocks: &blocks[i * n_blocks..(i + 1) * n_blocks],
+            phase: Phase::Decode,
+            wanted: Wanted::Last,
+        };
+        let segments: Vec<Segment<'_>> = (0..batch).map(segment).collect();
+        let start = Instant::now();
+        let logits = model.forward(&mut cache, &segments, &mut workspace, &mut touched)?;
+        steps.push(start.elapsed().as_secs_f64());
+        let next = logits.chunks_exact(model.config().vocab_size).filter_map(arg_max).map(|id| id as u32);
+        ids = next.collect();
+    }
+    let cache_bytes = (batch
+        * (prompt + n_decode / 2)
+        * model.arithmetic().cache_form().bytes_per_token(model.config())) as u64;
+    Ok(Run {
+        prefill_s,
+        step_s: median(&mut steps),
+        weight_bytes_per_step: touched.bytes / n_decode as u64 + cache_bytes,
+    })
+}
+
+/// Bytes of weights that passes touched: all dense matrices, and the distinct experts of each pass.
+struct Touched<'m> {
+    model: &'m Model,
+    dense_bytes: u64,
+    bytes: u64,
+}
+
+impl<'m> Touched<'m> {
+    fn new(model: &'m Model) -> Self {
+        let read = |kind: Kind| kind != Kind::RoutedExpert && kind != Kind::Embedding;
+        let matrices = model.weights().matrices();
+        let dense_bytes =
+            matrices.iter().filter(|(kind, _)| read(*kind)).map(|(_, w)| w.bytes() as u64).sum();
+        Touched { model, dense_bytes, bytes: 0 }
+    }
+}
+
+impl Probe for Touched<'_> {
+    fn hidden(&mut self, layer_idx: usize, _x: &[f32]) {
+        if layer_idx == 0 {
+            self.bytes += self.dense_bytes;
+        }
+    }
+
+    fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
+        let Mlp::Moe(moe) = &self.model.weights().layers[layer_idx].mlp else { return };
+        let distinct: HashSet<u32> = chosen.iter().flatten().map(|choice| choice.expert_idx).collect();
+        for expert_idx in distinct {
+            let expert = &moe.experts[expert_idx as usize];
+            self.bytes += (expert.gate.bytes() + expert.up.bytes() + expert.down.bytes()) as u64;
+        }
+    }
+}
+
+/// Logits of the same random tokens on both paths.
+fn accuracy(exact: &Model, fast: &Model, n_tokens: usize) -> anyhow::Result<Accuracy> {
+    let ids = random_ids(exact, n_tokens, 1);
+    let all =
+        |model: &Model| Solo::new(model, n_tokens).advance(&ids, Phase::Prefill, Wanted::All, &mut NoProbe);
+    let (exact_logits, fast_logits) = (all(exact)?, all(fast)?);
+    let vocab_size = exact.config().vocab_size;
+    let rows = exact_logits.chunks(vocab_size).zip(fast_logits.chunks(vocab_size));
+    let (mut kls, mut same) = (Vec::new(), 0);
+    for (exact, fast) in rows {
+        same += usize::from(arg_max(exact) == arg_max(fast));
+        let (p, q) = (log_softmax(exact), log_softmax(fast));
+        kls.push(p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>());
+    }
+    Ok(Accuracy {
+        n_tokens,
+        mean_kl_nats: kls.iter().sum::<f64>() / kls.len() as f64,
+        max_kl_nats: kls.iter().copied().fold(0.0, f64::max),
+        arg_max_agreement: same as f64 / n_tokens as f64,
+    })
+}
+
+fn log_softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|l| f64::from(l - max).exp()).sum();
+    row.iter().map(|l| f64::from(l - max) - sum.ln()).collect()
+}
+
+/// Seeded ids below the vocabulary (a multiplicative hash of the index: spread, not secret).
+fn random_ids(model: &Model, n: usize, seed: u64) -> Vec<u32> {
+    let vocab_size = model.config().vocab_size as u64;
+    let id = |i: u64| {
+        ((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95))
+            >> 20)
+            % vocab_size
+    };
+    (0..n as u64).map(|i| id(i) as u32).collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(report)?);
+        return Ok(());
+    }
+    println!(
+        "kernels {}, path {}, dense {}",
+        report.kernels,
+        path_name(report.path),
+        dense_name(report.dense)
+    );
+    for limits in &report.limits {
+        println!(
+            "machine with {} threads: reads {:.1} GB/s, multiplies and adds {:.0} GFLOP/s in f32",
+            limits.threads, limits.read_gb_per_s, limits.f32_gflop_per_s
+        );
+    }
+    println!("threads  prompt  batch   prefill tok/s  GFLOP/s   decode tok/s   GB/s  of limit");
+    for run in &report.runs {
+        println!(
+            "{:>7} {:>7} {:>6} {:>15.1} {:>8.0} {:>14.1} {:>6.1} {:>8.0}%",
+            run.threads,
+            run.prompt,
+            run.batch,
+            run.prefill_tokens_per_s,
+            run.prefill_gflop_per_s,
+            run.decode_tokens_per_s,
+            run.decode_gb_per_s,
+            100.0 * run.decode_share_of_read_limit
+        );
+    }
+    if let Some(a) = &report.accuracy {
+        println!(
+            "fast against exact on {} random tokens: mean KL {:.2e} nats, max {:.2e}, arg-max agrees {:.0} %",
+            a.n_tokens,
+            a.mean_kl_nats,
+            a.max_kl_nats,
+            100.0 * a.arg_max_agreement
+        );
+    }
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    println!(
+        "memory: {:.2} GB anonymous, {:.2} GB mapped, {:.2} GB peak",
+        gb(report.memory.anonymous_bytes),
+        gb(report.memory.mapped_bytes),
+        gb(report.memory.peak_bytes)
+    );
+    Ok(())
+}
+
+fn path_name(path: Arithmetic) -> &'static str {
+    match path {
+        Arithmetic::Exact => "exact",
+        Arithmetic::Fast => "fast",
+    }
+}
+
+fn dense_name(dense: Dense) -> &'static str {
+    match dense {
+        Dense::AsPublished => "as published",
+        Dense::Int8 => "int8",
+    }
+}

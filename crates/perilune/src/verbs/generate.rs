@@ -1,0 +1,225 @@
+//! `generate`: continue a prompt, token by token.
+
+use super::logits::{Ids, parse_ids_arg};
+use super::open::{ModelArgs, not_finite};
+use anyhow::{Context, bail};
+use clap::Args;
+use perilune_chat::tokenizer::{Detokenizer, SpecialText, Tokenizer};
+use perilune_kernels::router::arg_max;
+use perilune_model::forward::Model;
+use perilune_model::solo::{PREFILL_CHUNK, Solo};
+use std::io::Write;
+use std::time::Instant;
+
+/// Continue a prompt (a low-level tool: the text goes in as it is, without the chat template)
+#[derive(Args)]
+pub(crate) struct GenerateArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: Prompt,
+    /// Tokens to generate at most
+    #[arg(short, long, value_name = "N", default_value_t = 64)]
+    n: usize,
+    /// Sampling temperature; 0 takes the likeliest token each time
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = parse_temperature)]
+    temperature: f32,
+    /// Seed of the sampling
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Go on past the end-of-sequence ids
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print one JSON object at the end instead of streaming
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Prompt {
+    /// Prompt as text (needs the checkpoint's tiktoken.model); special-token names in it become special ids
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Prompt as token ids, as 1,2,3
+    #[arg(long, value_name = "IDS", value_parser = parse_ids_arg)]
+    ids: Option<Ids>,
+}
+
+fn parse_temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(t) if (0.0..=100.0).contains(&t) => Ok(t),
+        _ => Err("expected a number from 0 to 100".to_owned()),
+    }
+}
+
+/// What a run produced.
+#[derive(serde::Serialize)]
+struct Outcome {
+    prompt_ids: Vec<u32>,
+    ids: Vec<u32>,
+    text: Option<String>,
+    finish_reason: &'static str,
+    prefill_s: f64,
+    decode_s: f64,
+    kernels: &'static str,
+    #[serde(flatten)]
+    memory: super::memory::Memory,
+}
+
+pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
+    let tokenizer = tokenizer(args)?;
+    let prompt_ids = match (&args.prompt.ids, &args.prompt.prompt, &tokenizer) {
+        (Some(ids), _, _) => ids.0.clone(),
+        (None, Some(text), Some(tokenizer)) => tokenizer.encode(text, SpecialText::AsTokens),
+        _ => bail!("give a prompt by --prompt or --ids"),
+    };
+    if prompt_ids.is_empty() {
+        bail!("the prompt is empty: give at least one token");
+    }
+    let model = args.model.model()?;
+    let mut printer = Printer::new(tokenizer.as_ref(), args.json);
+    let outcome = generate(args, &model, prompt_ids, &mut printer)?;
+    printer.finish();
+    if args.json {
+        let text = tokenizer.as_ref().map(|t| t.decode(&outcome.ids));
+        println!("{}", serde_json::to_string(&Outcome { text, ..outcome })?);
+    } else {
+        let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
+        eprintln!(
+            "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s ({}, {})",
+            outcome.prompt_ids.len(),
+            rate(outcome.prompt_ids.len(), outcome.prefill_s),
+            outcome.ids.len(),
+            rate(outcome.ids.len(), outcome.decode_s),
+            outcome.kernels,
+            outcome.finish_reason,
+        );
+    }
+    Ok(())
+}
+
+/// The checkpoint's tokenizer; needed for a text prompt, a convenience otherwise.
+fn tokenizer(args: &GenerateArgs) -> anyhow::Result<Option<Tokenizer>> {
+    let file = args.model.dir.join("tiktoken.model");
+    if args.prompt.prompt.is_none() && !file.is_file() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::from_dir(&args.model.dir)
+        .with_context(|| format!("a text prompt needs the rank file {}; or give --ids", file.display()))?;
+    Ok(Some(tokenizer))
+}
+
+fn generate(
+    args: &GenerateArgs,
+    model: &Model,
+    prompt_ids: Vec<u32>,
+    printer: &mut Printer<'_>,
+) -> anyhow::Result<Outcome> {
+    let stopped = super::interrupt::flag();
+    let mut solo = Solo::new(model, prompt_ids.len() + args.n);
+    let bar = super::progress::bar("prefill", "tokens");
+    bar.set_length(prompt_ids.len() as u64);
+    let start = Instant::now();
+    let mut logits = solo.prefill(&prompt_ids, PREFILL_CHUNK, |done| {
+        bar.set_position(done as u64);
+        !stopped.is_set()
+    })?;
+    bar.finish_and_clear();
+    let prefill_s = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let mut ids = Vec::new();
+    let mut sampler = Sampler { temperature: args.temperature, state: args.seed };
+    let finish_reason = loop {
+        let Some(row) = logits.as_deref().filter(|_| !stopped.is_set()) else { break "interrupted" };
+        if ids.len() == args.n {
+            break "length";
+        }
+        let Some(id) = sampler.next(row) else { return Err(not_finite(&args.model.dir)) };
+        if model.config().eos_token_ids.contains(&id) && !args.ignore_eos {
+            break "stop";
+        }
+        ids.push(id);
+        printer.token(id);
+        logits = if ids.len() < args.n { Some(solo.decode(id)?) } else { logits };
+    };
+    let decode_s = start.elapsed().as_secs_f64();
+    let kernels = model.cpu().isa().name();
+    let memory = super::memory::Memory::now();
+    Ok(Outcome { prompt_ids, ids, text: None, finish_reason, prefill_s, decode_s, kernels, memory })
+}
+
+/// Temperature sampling with a seed (SplitMix64 for the uniform numbers).
+struct Sampler {
+    temperature: f32,
+    state: u64,
+}
+
+impl Sampler {
+    /// The next id; `None` where the logits are not finite.
+    fn next(&mut self, logits: &[f32]) -> Option<u32> {
+        let best = arg_max(logits)?;
+        if !logits[best].is_finite() {
+            return None;
+        }
+        if self.temperature == 0.0 {
+            return Some(best as u32);
+        }
+        let temperature = f64::from(self.temperature);
+        let weight = |l: f32| (f64::from(l - logits[best]) / temperature).exp();
+        let total: f64 = logits.iter().map(|&l| weight(l)).sum();
+        let mut left = self.uniform() * total;
+        for (id, &logit) in logits.iter().enumerate() {
+            left -= weight(logit);
+            if left < 0.0 {
+                return Some(id as u32);
+            }
+        }
+        Some(best as u32)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Prints tokens as they come: text where there is a tokenizer, ids otherwise.
+struct Printer<'a> {
+    tokenizer: Option<&'a Tokenizer>,
+    detokenizer: Detokenizer,
+    quiet: bool,
+    n_tokens: usize,
+}
+
+impl<'a> Printer<'a> {
+    fn new(tokenizer: Option<&'a Tokenizer>, quiet: bool) -> Self {
+        Printer { tokenizer, detokenizer: Detokenizer::new(), quiet, n_tokens: 0 }
+    }
+
+    fn token(&mut self, id: u32) {
+        let separator = if self.n_tokens > 0 { "," } else { "" };
+        self.n_tokens += 1;
+        let piece = match self.tokenizer {
+            Some(tokenizer) => self.detokenizer.push(tokenizer.token_bytes(id).unwrap_or_default()),
+            None => format!("{separator}{id}"),
+        };
+        self.print(&piece);
+    }
+
+    fn finish(&mut self) {
+        let rest = self.detokenizer.finish();
+        self.print(&rest);
+        self.print("\n");
+    }
+
+    fn print(&self, text: &str) {
+        if !self.quiet {
+            let mut out = std::io::stdout().lock();
+            // A reader that went away ends the printing, not the run's report.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+}

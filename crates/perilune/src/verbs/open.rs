@@ -1,0 +1,155 @@
+//! What the verbs that run a model share: their flags, and opening the model they name.
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Args, ValueEnum};
+use perilune_kernels::cpu::{Cpu, Isa};
+use perilune_model::checkpoint::Checkpoint;
+use perilune_model::forward::{Arithmetic, Model};
+use perilune_model::weights::{Dense, Weights};
+use std::path::{Path, PathBuf};
+
+/// Arguments of every verb that runs a model.
+#[derive(Args, Clone)]
+pub(crate) struct ModelArgs {
+    /// Folder of the checkpoint: config.json and safetensors, as published
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+impl ModelArgs {
+    /// Open the checkpoint and put its weights on the processor, showing progress on a terminal.
+    pub(crate) fn model(&self) -> anyhow::Result<Model> {
+        let run = &self.run;
+        run.model_on(&self.dir, run.cpu_on(run.n_threads())?, run.path.arithmetic(), run.dense.dense())
+    }
+}
+
+/// How to run it.
+#[derive(Args, Clone)]
+pub(crate) struct RunArgs {
+    /// Arithmetic: `exact` is f32 throughout, `fast` takes 8-bit activations for quantised weights
+    #[arg(long, value_enum, default_value_t = PathChoice::Fast)]
+    pub(crate) path: PathChoice,
+    /// How attention, shared experts, dense layers and head are held: as published, or re-encoded to 8 bits at load
+    #[arg(long, value_enum, default_value_t = DenseChoice::Bf16)]
+    pub(crate) dense: DenseChoice,
+    /// Threads to compute on [default: all processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Instruction set of the kernels: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    pub(crate) isa: Option<Isa>,
+}
+
+/// `--path`.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum PathChoice {
+    Exact,
+    Fast,
+}
+
+impl PathChoice {
+    pub(crate) fn arithmetic(self) -> Arithmetic {
+        match self {
+            PathChoice::Exact => Arithmetic::Exact,
+            PathChoice::Fast => Arithmetic::Fast,
+        }
+    }
+}
+
+/// `--dense`.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum DenseChoice {
+    Bf16,
+    Int8,
+}
+
+impl DenseChoice {
+    pub(crate) fn dense(self) -> Dense {
+        match self {
+            DenseChoice::Bf16 => Dense::AsPublished,
+            DenseChoice::Int8 => Dense::Int8,
+        }
+    }
+}
+
+fn parse_isa(name: &str) -> Result<Isa, String> {
+    let isa = Isa::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+        format!("no kernels of that name; there are {}", names.join(", "))
+    })?;
+    if isa.is_present() { Ok(isa) } else { Err("this processor cannot run them".to_owned()) }
+}
+
+impl RunArgs {
+    /// Threads that the flags ask for.
+    pub(crate) fn n_threads(&self) -> usize {
+        self.threads.map_or_else(Cpu::n_available, usize::from)
+    }
+
+    /// The kernels that the flags ask for, on `n_threads`.
+    pub(crate) fn cpu_on(&self, n_threads: usize) -> anyhow::Result<Cpu> {
+        match self.isa {
+            None => Ok(Cpu::new(n_threads)),
+            Some(isa) => {
+                Cpu::with_isa(isa, n_threads).ok_or_else(|| anyhow!("this processor lacks {}", isa.name()))
+            }
+        }
+    }
+
+    /// Open the checkpoint in `dir` and put its weights on `cpu`, showing progress on a terminal.
+    pub(crate) fn model_on(
+        &self,
+        dir: &Path,
+        cpu: Cpu,
+        arithmetic: Arithmetic,
+        dense: Dense,
+    ) -> anyhow::Result<Model> {
+        if (arithmetic, dense) == (Arithmetic::Exact, Dense::Int8) {
+            bail!("the exact path runs the weights as published; take `--dense bf16`, or the fast path");
+        }
+        let checkpoint = open(dir)?;
+        let bar = super::progress::bar("loading", "layers");
+        let weights = Weights::load(&checkpoint, dense, &cpu, |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+        Ok(Model::new(checkpoint.config, weights, cpu, arithmetic)?)
+    }
+}
+
+/// Open a checkpoint, saying which folder was asked for where that fails.
+pub(crate) fn open(dir: &Path) -> anyhow::Result<Checkpoint> {
+    if !dir.is_dir() {
+        bail!(
+            "{} is not a folder; give the folder that holds config.json and the safetensors files",
+            dir.display()
+        );
+    }
+    Checkpoint::open(dir).with_context(|| format!("cannot open {}", dir.display()))
+}
+
+/// Token ids from `1,2,3` (commas, spaces or both).
+pub(crate) fn parse_ids(text: &str) -> Result<Vec<u32>, String> {
+    let parts = text.split([',', ' ', '\n', '\t']).filter(|part| !part.is_empty());
+    let id = |part: &str| part.parse().map_err(|_| format!("'{part}' is not a token id; write ids as 1,2,3"));
+    parts.map(id).collect()
+}
+
+/// Where non-finite logits came from, as an error: the first damaged tensor of the checkpoint.
+pub(crate) fn not_finite(dir: &Path) -> anyhow::Error {
+    let Ok(checkpoint) = open(dir) else {
+        return anyhow!(
+            "the model gave logits that are not finite, and the checkpoint can no longer be opened"
+        );
+    };
+    match checkpoint.check_values() {
+        Err(damage) => anyhow!(damage).context("the model gave logits that are not finite"),
+        Ok(()) => anyhow!(
+            "the model gave logits that are not finite although every weight is; \
+             try `--path exact`, and check the config against the publisher's"
+        ),
+    }
+}
