@@ -13,17 +13,10 @@ use super::formats;
 use super::keywords::{Support, support};
 use super::pattern;
 use super::size;
+use super::survey::{Survey, too_large};
 
-/// Most bytes of one schema, counted over its keys, strings and values.
-pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
-/// Deepest nesting of one schema, in JSON levels.
-pub const SCHEMA_DEPTH_MAX: usize = 100;
 /// Most subschemas of one schema.
 pub const SUBSCHEMAS_MAX: usize = 10_000;
-/// Most values in all `enum`s of one schema.
-pub const ENUM_VALUES_MAX: usize = 5_000;
-/// Most `pattern`s and `patternProperties` of one schema.
-pub const PATTERNS_MAX: usize = 100;
 /// Most `patternProperties` of one object; each pair is compared.
 pub const PATTERN_PROPERTIES_MAX: usize = 16;
 /// Most patterns and formats in schemas that hold together with others (`allOf` and the like): the work doubles with
@@ -136,63 +129,6 @@ pub(super) fn dropped(at: &str, keyword: &str, reason: &str) -> Unenforced {
         reason: reason.to_owned(),
         is_assertion: keyword != "format",
     }
-}
-
-/// Counts of the schema as it came, before anything is built from it.
-#[derive(Default)]
-struct Survey {
-    n_bytes: usize,
-    n_enum_values: usize,
-    n_patterns: usize,
-    /// `$anchor` names and the pointers of their schemas.
-    anchors: HashMap<String, String>,
-}
-
-impl Survey {
-    fn visit(&mut self, value: &Value, at: &str, depth: usize) -> Result<(), GrammarError> {
-        if depth > SCHEMA_DEPTH_MAX {
-            return Err(GrammarError::SchemaTooDeep { at: shorten(at), limit: SCHEMA_DEPTH_MAX });
-        }
-        self.n_bytes += 2;
-        match value {
-            Value::String(text) => self.n_bytes += text.len(),
-            Value::Number(_) => self.n_bytes += 8,
-            Value::Array(items) => {
-                for (idx, item) in items.iter().enumerate() {
-                    self.visit(item, &format!("{at}/{idx}"), depth + 1)?;
-                }
-            }
-            Value::Object(map) => self.visit_map(map, at, depth)?,
-            Value::Null | Value::Bool(_) => {}
-        }
-        too_large(at, self.n_bytes, "bytes", SCHEMA_BYTES_MAX)
-    }
-
-    fn visit_map(&mut self, map: &Map<String, Value>, at: &str, depth: usize) -> Result<(), GrammarError> {
-        for (key, value) in map {
-            self.n_bytes += key.len();
-            too_large(at, self.n_bytes, "bytes", SCHEMA_BYTES_MAX)?;
-            match (key.as_str(), value) {
-                ("enum", Value::Array(values)) => self.n_enum_values += values.len(),
-                ("pattern", Value::String(_)) => self.n_patterns += 1,
-                ("patternProperties", Value::Object(patterns)) => self.n_patterns += patterns.len(),
-                ("$anchor", Value::String(name)) => {
-                    self.anchors.insert(name.clone(), at.to_owned());
-                }
-                _ => {}
-            }
-            self.visit(value, &format!("{at}/{}", escape(key)), depth + 1)?;
-        }
-        too_large(at, self.n_enum_values, "enum values", ENUM_VALUES_MAX)?;
-        too_large(at, self.n_patterns, "patterns", PATTERNS_MAX)
-    }
-}
-
-fn too_large(at: &str, count: usize, what: &'static str, limit: usize) -> Result<(), GrammarError> {
-    if count <= limit {
-        return Ok(());
-    }
-    Err(GrammarError::SchemaTooLarge { at: shorten(at), what, limit })
 }
 
 /// A schema that references lead to.
