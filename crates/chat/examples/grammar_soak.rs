@@ -131,7 +131,7 @@ fn soak(
     let specs: Vec<ToolSpec> = tools
         .iter()
         .map(|(name, schema)| ToolSpec {
-            name: (*name).into(),
+            name: name.clone(),
             parameters: Some(schema.clone()),
             strict: false,
         })
@@ -191,7 +191,7 @@ fn soak(
 fn judge(
     tokenizer: &Tokenizer,
     ids: &[u32],
-    tools: &[(&str, Value)],
+    tools: &[(String, Value)],
     judges: &[Judge],
     next_call_idx: u32,
 ) -> Result<usize, String> {

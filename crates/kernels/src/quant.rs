@@ -4,7 +4,7 @@ use crate::cpu::{Cpu, Isa, dispatch};
 use crate::matrix::{Matrix, MatrixData};
 use crate::reference::stored_width;
 use crate::shared::Shared;
-use crate::{GROUP, LANES, reference};
+use crate::{GROUP, LANES};
 use half::bf16;
 use std::ops::Range;
 
@@ -110,7 +110,8 @@ pub(crate) fn dequantize_rows(isa: Isa, matrix: &Matrix, rows: Range<usize>, out
             MatrixData::Int8 { codes, scales } => {
                 let width = stored_width(n_cols);
                 let codes = &codes.as_slice()[row * width..(row + 1) * width];
-                reference::dequantize_q8_row(codes, &scales.as_slice()[span(GROUP)], out);
+                let scales = &scales.as_slice()[span(GROUP)];
+                dispatch!(isa, dequantize_q8_row(codes, scales, out));
             }
             MatrixData::Int4 { packed, scales } => {
                 let (packed, scales) = (&packed.as_slice()[span(2)], &scales.as_slice()[span(GROUP)]);

@@ -321,6 +321,24 @@ pub(crate) unsafe fn dequantize_q4_row<L: Lanes>(w: &[u8], scales: &[bf16], out:
 }
 
 #[inline(always)]
+pub(crate) unsafe fn dequantize_q8_row<L: Lanes>(w: &[i8], scales: &[f32], out: &mut [f32]) {
+    for (group, (scale, out)) in scales.iter().zip(out.as_chunks_mut::<GROUP>().0).enumerate() {
+        let even = stored_position(group * GROUP);
+        let (even, odd) = (&w[even..even + GROUP / 2], &w[even + QUAD / 2..even + QUAD / 2 + GROUP / 2]);
+        let mut codes = [0i8; GROUP];
+        for (k, pair) in codes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *pair = [even[k], odd[k]];
+        }
+        // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
+        unsafe {
+            for at in [0, LANES] {
+                L::load_i8(codes.as_ptr().add(at)).mul(L::splat(*scale)).store(out.as_mut_ptr().add(at));
+            }
+        }
+    }
+}
+
+#[inline(always)]
 pub(crate) unsafe fn multiply_adds<L: Lanes>(factor: f32, rounds: usize) -> f32 {
     // SAFETY: arithmetic only; features are the caller's contract.
     unsafe {

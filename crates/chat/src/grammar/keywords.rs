@@ -58,7 +58,7 @@ pub const KEYWORDS: &[Keyword] = &[
     kw("maximum", Partly("up to 2^63 in size; then written without exponent")),
     kw("exclusiveMinimum", Partly("up to 2^63 in size; then written without exponent")),
     kw("exclusiveMaximum", Partly("up to 2^63 in size; then written without exponent")),
-    kw("multipleOf", Partly("with up to 9 decimals")),
+    kw("multipleOf", Partly("up to 10,000, its digits read as an integer (25 for 0.25)")),
     kw("anyOf", Enforced),
     kw("allOf", Enforced),
     kw("oneOf", Partly("when the branches cannot overlap; else as anyOf")),

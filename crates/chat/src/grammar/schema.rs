@@ -13,17 +13,10 @@ use super::formats;
 use super::keywords::{Support, support};
 use super::pattern;
 use super::size;
+use super::survey::{Survey, too_large};
 
-/// Most bytes of one schema, counted over its keys, strings and values.
-pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
-/// Deepest nesting of one schema, in JSON levels.
-pub const SCHEMA_DEPTH_MAX: usize = 100;
 /// Most subschemas of one schema.
 pub const SUBSCHEMAS_MAX: usize = 10_000;
-/// Most values in all `enum`s of one schema.
-pub const ENUM_VALUES_MAX: usize = 5_000;
-/// Most `pattern`s and `patternProperties` of one schema.
-pub const PATTERNS_MAX: usize = 100;
 /// Most `patternProperties` of one object; each pair is compared.
 pub const PATTERN_PROPERTIES_MAX: usize = 16;
 /// Most patterns and formats in schemas that hold together with others (`allOf` and the like): the work doubles with
@@ -46,6 +39,10 @@ pub const LENGTH_MAX: u64 = 32_768;
 /// Most bytes that the shortest value of a schema may take.
 pub const VALUE_BYTES_MAX: u64 = 65_536;
 
+/// Largest `multipleOf` that is enforced, its digits read as an integer (25 for 0.25).
+const MULTIPLE_MAX: f64 = 10_000.0;
+/// Most that all of them may add up to.
+const MULTIPLES_SUM_MAX: usize = 50_000;
 /// Largest integer below which every integer is exact as `f64`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Bounds of this size and above do not fit the 64-bit integers of the range compiler.
@@ -134,63 +131,6 @@ pub(super) fn dropped(at: &str, keyword: &str, reason: &str) -> Unenforced {
     }
 }
 
-/// Counts of the schema as it came, before anything is built from it.
-#[derive(Default)]
-struct Survey {
-    n_bytes: usize,
-    n_enum_values: usize,
-    n_patterns: usize,
-    /// `$anchor` names and the pointers of their schemas.
-    anchors: HashMap<String, String>,
-}
-
-impl Survey {
-    fn visit(&mut self, value: &Value, at: &str, depth: usize) -> Result<(), GrammarError> {
-        if depth > SCHEMA_DEPTH_MAX {
-            return Err(GrammarError::SchemaTooDeep { at: shorten(at), limit: SCHEMA_DEPTH_MAX });
-        }
-        self.n_bytes += 2;
-        match value {
-            Value::String(text) => self.n_bytes += text.len(),
-            Value::Number(_) => self.n_bytes += 8,
-            Value::Array(items) => {
-                for (idx, item) in items.iter().enumerate() {
-                    self.visit(item, &format!("{at}/{idx}"), depth + 1)?;
-                }
-            }
-            Value::Object(map) => self.visit_map(map, at, depth)?,
-            Value::Null | Value::Bool(_) => {}
-        }
-        too_large(at, self.n_bytes, "bytes", SCHEMA_BYTES_MAX)
-    }
-
-    fn visit_map(&mut self, map: &Map<String, Value>, at: &str, depth: usize) -> Result<(), GrammarError> {
-        for (key, value) in map {
-            self.n_bytes += key.len();
-            too_large(at, self.n_bytes, "bytes", SCHEMA_BYTES_MAX)?;
-            match (key.as_str(), value) {
-                ("enum", Value::Array(values)) => self.n_enum_values += values.len(),
-                ("pattern", Value::String(_)) => self.n_patterns += 1,
-                ("patternProperties", Value::Object(patterns)) => self.n_patterns += patterns.len(),
-                ("$anchor", Value::String(name)) => {
-                    self.anchors.insert(name.clone(), at.to_owned());
-                }
-                _ => {}
-            }
-            self.visit(value, &format!("{at}/{}", escape(key)), depth + 1)?;
-        }
-        too_large(at, self.n_enum_values, "enum values", ENUM_VALUES_MAX)?;
-        too_large(at, self.n_patterns, "patterns", PATTERNS_MAX)
-    }
-}
-
-fn too_large(at: &str, count: usize, what: &'static str, limit: usize) -> Result<(), GrammarError> {
-    if count <= limit {
-        return Ok(());
-    }
-    Err(GrammarError::SchemaTooLarge { at: shorten(at), what, limit })
-}
-
 /// A schema that references lead to.
 pub(super) struct Definition {
     /// Where it stands in the schema as it came.
@@ -207,6 +147,8 @@ struct Rewriter<'s> {
     pending: VecDeque<(usize, &'s Value, bool)>,
     n_schemas: usize,
     n_patterns_together: usize,
+    multiples_sum: f64,
+    has_merged_multiple: bool,
     unenforced: Vec<Unenforced>,
     has_open_names: bool,
 }
@@ -221,6 +163,8 @@ impl<'s> Rewriter<'s> {
             pending: VecDeque::new(),
             n_schemas: 0,
             n_patterns_together: 0,
+            multiples_sum: 0.0,
+            has_merged_multiple: false,
             unenforced: Vec::new(),
             has_open_names: false,
         }
@@ -276,7 +220,7 @@ impl<'s> Rewriter<'s> {
             "const" => self.exact(value, "const", at).then(|| value.clone()),
             "minimum" | "maximum" => self.bound(map, keyword, value, at)?,
             "exclusiveMinimum" | "exclusiveMaximum" => self.exclusive_bound(map, keyword, value, at)?,
-            "multipleOf" => self.multiple(value, at)?,
+            "multipleOf" => self.multiple(value, at, merged_children)?,
             "minLength" | "minItems" | "minProperties" | "maxProperties" => {
                 Some(json!(count(value, &here())?))
             }
@@ -388,19 +332,28 @@ impl<'s> Rewriter<'s> {
         Ok(Some(bound.clone()))
     }
 
-    fn multiple(&mut self, value: &Value, at: &str) -> Result<Option<Value>, GrammarError> {
-        let Some(number) = value.as_f64().filter(|number| *number > 0.0) else {
+    /// `multipleOf`: the work grows with its digits read as an integer, and with the product of two that meet.
+    fn multiple(&mut self, value: &Value, at: &str, merged: bool) -> Result<Option<Value>, GrammarError> {
+        let Some(mut scaled) = value.as_f64().filter(|number| *number > 0.0) else {
             return Err(bad(&format!("{at}/multipleOf"), "a number above zero"));
         };
-        let mut scaled = number;
-        for _ in 0..10 {
-            if scaled.fract() == 0.0 && scaled <= f64::from(u32::MAX) {
-                return Ok(Some(value.clone()));
+        for _ in 0..9 {
+            if scaled.fract() != 0.0 {
+                scaled *= 10.0;
             }
-            scaled *= 10.0;
         }
-        self.report(at, "multipleOf", "it has too many digits");
-        Ok(None)
+        if scaled.fract() != 0.0 || scaled > MULTIPLE_MAX {
+            self.report(at, "multipleOf", "it has too many digits");
+            return Ok(None);
+        }
+        self.multiples_sum += scaled;
+        let what = "sum of all multipleOf";
+        too_large(at, self.multiples_sum as usize, what, MULTIPLES_SUM_MAX)?;
+        if merged && std::mem::replace(&mut self.has_merged_multiple, true) {
+            self.report(at, "multipleOf", "two of them may hold for one number");
+            return Ok(None);
+        }
+        Ok(Some(value.clone()))
     }
 
     fn limit(&mut self, keyword: &str, count: u64, limit: u64, at: &str) -> Option<Value> {

@@ -11,11 +11,13 @@ mod cut;
 mod detokenize;
 mod error;
 mod merge;
+mod min_tree;
 mod pairs;
 mod ranks;
 mod specials;
 mod split;
 pub mod train;
+mod whole_chars;
 
 pub use detokenize::Detokenizer;
 pub use error::{ConfigProblem, RankFileProblem, RankProblem, TokenizerError};

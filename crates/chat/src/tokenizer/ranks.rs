@@ -9,6 +9,7 @@ use hashbrown::hash_table::Entry;
 use rustc_hash::FxHasher;
 
 use super::error::{RankFileProblem, RankProblem, TokenizerError};
+use super::whole_chars::WholeChars;
 
 /// Largest rank file read, in bytes; the published one has 2.8 MB.
 pub(super) const MAX_RANK_FILE_BYTES: usize = 256 << 20;
@@ -33,6 +34,7 @@ pub(super) struct RankTable {
     pair_ranks: Vec<u32>,
     /// Longest token in bytes.
     longest: usize,
+    whole_chars: WholeChars,
 }
 
 /// One line as read.
@@ -71,8 +73,11 @@ impl RankTable {
             byte_ranks: [NO_RANK; 256],
             pair_ranks: vec![NO_RANK; 1 << 16],
             longest: 0,
+            whole_chars: WholeChars::default(),
         };
         table.index(&lines)?;
+        let tokens = table.spans.iter().map(|&(start, end)| &table.blob[start as usize..end as usize]);
+        table.whole_chars = WholeChars::find(tokens, |bytes| table.rank(bytes));
         Ok(table)
     }
 
@@ -129,6 +134,13 @@ impl RankTable {
     #[inline]
     pub(super) fn pair_rank(&self, a: u8, b: u8) -> u32 {
         self.pair_ranks[pair_idx(a, b)]
+    }
+
+    /// Byte length and id of the part that merging begins with at `at` in `text` (valid UTF-8): a character that
+    /// is always completed first, else one byte.
+    #[inline]
+    pub(super) fn first_part(&self, text: &[u8], at: usize) -> (usize, u32) {
+        self.whole_chars.get(text, at).unwrap_or_else(|| (1, self.byte_rank(text[at])))
     }
 
     /// Rank of `bytes` (at least one), `NO_RANK` where they are no token.

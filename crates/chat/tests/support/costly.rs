@@ -43,6 +43,8 @@ use Outcome::{Enforced, Looser, MeetsLimit, Refused};
 pub(crate) fn costly() -> Vec<(&'static str, Outcome, Value)> {
     let mut all = patterns();
     all.extend(structures());
+    all.extend(references());
+    all.extend(numbers());
     all
 }
 
@@ -91,76 +93,65 @@ fn patterns() -> Vec<(&'static str, Outcome, Value)> {
 }
 
 fn structures() -> Vec<(&'static str, Outcome, Value)> {
-    let integer = || json!({"type": "integer"});
-    let branch = |i: usize, j: usize| json!({"properties": {format!("x{i}_{j}"): integer()}});
-    let variant = |i: usize| json!({"type": "object", "required": ["k"], "properties": {"k": {"const": i}, "v": {"type": "string"}}});
+    let branch = |i: usize, j: usize| json!({"properties": {format!("x{i}_{j}"): {"type": "integer"}}});
+    let products = json!({"allOf": list(12, |i| json!({"anyOf": list(8, |j| branch(i, j))}))});
+    let variant = |i: usize| json!({"type": "object", "properties": {"k": {"const": i}, "v": {"type": "string"}}, "required": ["k"]});
     let strings =
         |n| json!({"type": "object", "properties": map(n, |i| (format!("p{i}"), json!({"type": "string"})))});
-    let fork = |next| json!({"anyOf": [next, {"type": "null"}]});
-    let link = |next| json!({"type": "object", "properties": {"n": next}, "required": ["n"]});
-    let mut all = vec![
-        (
-            "product of anyOf",
-            Refused,
-            json!({"allOf": list(12, |i| json!({"anyOf": list(8, |j| branch(i, j))}))}),
-        ),
-        ("chain of $ref", Refused, chain(3_000, fork)),
-        ("short chain of $ref", Enforced, chain(60, fork)),
-        ("deep chain of $ref", Enforced, chain(1_500, link)),
-        ("longest chain of $ref", Enforced, chain(1_990, |next| json!({"items": next}))),
-        ("too long chain of $ref", Refused, chain(2_001, |next| json!({"items": next}))),
-        (
-            "deepest schema",
-            Enforced,
-            chain(100, |next| nested(95, next, |inner| json!({"type": "array", "items": inner}))),
-        ),
-        (
-            "deepest objects",
-            Enforced,
-            chain(100, |next| {
-                nested(
-                    40,
-                    next,
-                    |inner| json!({"type": "object", "properties": {"a": inner}, "required": ["a"]}),
-                )
-            }),
-        ),
+    let words = list(4_900, |i| json!(format!("{}-{i}", "w".repeat(i % 30))));
+    let array = |inner: Value| json!({"type": "array", "items": inner, "maxItems": 4_096});
+    let item = json!({"type": "string", "maxLength": 3_000});
+    vec![
+        ("product of anyOf", Refused, products),
         ("wide object", Refused, strings(3_000)),
         ("five hundred properties", Enforced, strings(500)),
         ("many branches", Enforced, json!({"anyOf": list(200, variant)})),
         ("many overlapping branches", Looser, json!({"oneOf": list(200, |_| json!({"type": "object"}))})),
+        ("long enum", Enforced, json!({"enum": words})),
+        ("nested arrays", Enforced, nested(30, json!({"type": "integer"}), array)),
+        ("long string", Enforced, json!({"type": "string", "minLength": 30_000, "maxLength": 32_768})),
         (
-            "long enum",
+            "long array",
             Enforced,
-            json!({"enum": list(4_900, |i| json!(format!("{}-{i}", "w".repeat(i % 30))))}),
+            json!({"type": "array", "items": item, "minItems": 4_000, "maxItems": 4_096}),
         ),
-        (
-            "nested arrays",
-            Enforced,
-            nested(30, integer(), |inner| json!({"type": "array", "items": inner, "maxItems": 4_096})),
-        ),
-        ("large multiple", Looser, json!({"type": "integer", "multipleOf": 4_294_967_291_u32})),
-        ("digits", Enforced, json!({"type": "number", "minimum": 0.123456789012345, "maximum": 9.1e18})),
-        ("tiny bound", Enforced, json!({"type": "number", "minimum": 1e-300, "maximum": 1e-299})),
         (
             "odd maxProperties",
             Looser,
             json!({"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "maxProperties": 2}),
         ),
+    ]
+}
+
+fn references() -> Vec<(&'static str, Outcome, Value)> {
+    let fork = |next| json!({"anyOf": [next, {"type": "null"}]});
+    let object = |inner| json!({"type": "object", "properties": {"n": inner}, "required": ["n"]});
+    let array = |inner| json!({"type": "array", "items": inner});
+    let crossed = |one, other| json!({"n": {"allOf": [{"$ref": one}, {"$ref": other}]}});
+    vec![
+        ("chain of $ref", Refused, chain(3_000, fork)),
+        ("short chain of $ref", Enforced, chain(60, fork)),
+        ("deep chain of $ref", Enforced, chain(1_500, object)),
+        ("longest chain of $ref", Enforced, chain(1_990, array)),
+        ("too long chain of $ref", Refused, chain(2_001, array)),
+        ("deepest arrays", Enforced, chain(100, |next| nested(95, next, array))),
+        ("deepest objects", Enforced, chain(100, |next| nested(40, next, object))),
         ("recursive with sibling", Looser, json!({"properties": {"n": {"$ref": "#", "minProperties": 1}}})),
         (
             "recursive intersection",
             Looser,
-            json!({"properties": {"n": {"allOf": [{"$ref": "#"}, {"$ref": "#/$defs/o"}]}},
-            "$defs": {"o": {"properties": {"n": {"allOf": [{"$ref": "#/$defs/o"}, {"$ref": "#"}]}}}}}),
+            json!({"properties": crossed("#", "#/$defs/o"), "$defs": {"o": {"properties": crossed("#/$defs/o", "#")}}}),
         ),
-    ];
-    all.push(("long string", Enforced, json!({"type": "string", "minLength": 30_000, "maxLength": 32_768})));
-    let item = json!({"type": "string", "maxLength": 3_000});
-    all.push((
-        "long array",
-        Enforced,
-        json!({"type": "array", "items": item, "minItems": 4_000, "maxItems": 4_096}),
-    ));
-    all
+    ]
+}
+
+fn numbers() -> Vec<(&'static str, Outcome, Value)> {
+    let multiple = |n: u32| json!({"type": "integer", "multipleOf": n});
+    vec![
+        ("large multiple", Looser, multiple(4_294_967_291)),
+        ("multiples that meet", Looser, json!({"allOf": [multiple(9_973), multiple(9_967)]})),
+        ("many multiples", Refused, json!({"anyOf": list(60, |i| multiple(9_000 + i as u32))})),
+        ("digits", Enforced, json!({"type": "number", "minimum": 0.123456789012345, "maximum": 9.1e18})),
+        ("tiny bound", Enforced, json!({"type": "number", "minimum": 1e-300, "maximum": 1e-299})),
+    ]
 }

@@ -2,7 +2,7 @@
 
 use perilune_chat::grammar::{Constraint, GrammarError};
 use perilune_chat::tokenizer::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// SplitMix64: small, seeded, the same everywhere.
 pub(crate) struct Rng(pub(crate) u64);
@@ -140,91 +140,8 @@ impl Judge {
 }
 
 /// Fourteen tools whose schemas are bounded: the length of every value has a limit.
-pub(crate) fn bounded_tools() -> Vec<(&'static str, Value)> {
-    let text = |max: u32| json!({"type": "string", "maxLength": max});
-    vec![
-        (
-            "get_weather",
-            json!({"type": "object", "properties": {
-            "city": text(40), "days": {"type": "integer", "minimum": 1, "maximum": 14},
-            "units": {"type": "string", "enum": ["C", "F"]}}, "required": ["city"]}),
-        ),
-        (
-            "search",
-            json!({"type": "object", "additionalProperties": false, "properties": {
-            "query": {"type": "string", "minLength": 1, "maxLength": 200},
-            "sites": {"type": "array", "items": text(60), "maxItems": 5},
-            "safe": {"type": "boolean", "default": true}}, "required": ["query", "safe"]}),
-        ),
-        (
-            "send-mail",
-            json!({"type": "object", "properties": {
-            "to": {"type": "array", "minItems": 1, "maxItems": 4, "items": {"type": "string", "format": "email", "maxLength": 60}},
-            "subject": text(100), "body": text(500),
-            "priority": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 5}, {"type": "null"}]}},
-            "required": ["to", "subject", "body"]}),
-        ),
-        (
-            "files.read",
-            json!({"type": "object", "properties": {
-            "path": {"type": "string", "pattern": "^/[a-z0-9_/.-]{1,60}$"},
-            "range": {"type": "array", "prefixItems": [{"type": "integer", "minimum": 0}, {"type": "integer", "minimum": 0}],
-                "items": false, "minItems": 2}}, "required": ["path"]}),
-        ),
-        (
-            "files.write",
-            json!({"type": "object", "properties": {
-            "path": text(80), "mode": {"const": "w"}, "content": text(800)}, "required": ["path", "mode", "content"]}),
-        ),
-        (
-            "calculate",
-            json!({"type": "object", "properties": {
-            "op": {"enum": ["add", "sub", "mul", "div"]}, "a": {"type": "number"}, "b": {"type": "number", "minimum": -1000, "maximum": 1000},
-            "round": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "multipleOf": 0.25}}, "required": ["op", "a", "b"]}),
-        ),
-        (
-            "book",
-            json!({"type": "object", "properties": {
-            "date": {"type": "string", "format": "date"}, "id": {"type": "string", "format": "uuid"},
-            "party": {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 20},
-            "guests": {"type": "array", "maxItems": 3, "items": {"$ref": "#/$defs/guest"}}}, "required": ["date", "party"],
-            "$defs": {"guest": {"type": "object", "properties": {"name": text(30), "age": {"type": ["integer", "null"], "minimum": 0, "maximum": 130}},
-                "required": ["name", "age"], "additionalProperties": false}}}),
-        ),
-        (
-            "draw",
-            json!({"type": "object", "properties": {"shape": {"oneOf": [
-            {"type": "object", "properties": {"kind": {"const": "circle"}, "r": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["kind", "r"]},
-            {"type": "object", "properties": {"kind": {"const": "box"}, "w": {"type": "integer", "minimum": 0, "maximum": 99},
-                "h": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["kind", "w", "h"]}]}}, "required": ["shape"]}),
-        ),
-        (
-            "note",
-            json!({"type": "object", "additionalProperties": false, "properties": {
-                "title": text(50), "tags": {"type": "array", "maxItems": 6, "items": text(12)}},
-                "allOf": [{"required": ["title"]}, {"properties": {"title": {"type": "string", "minLength": 3}}}]}),
-        ),
-        (
-            "translate",
-            json!({"type": "object", "properties": {
-            "text": {"type": "string", "minLength": 5, "maxLength": 300}, "语言": {"type": "string", "enum": ["中文", "English", "日本語", "العربية"]}},
-            "required": ["text", "语言"]}),
-        ),
-        ("ping", json!({"type": "object", "properties": {}})),
-        (
-            "flags",
-            json!({"type": "object", "properties": {"a": {"type": "boolean"}, "b": {"type": "boolean"}, "c": {"type": "boolean"},
-            "d": {"type": "null"}, "e": {"enum": [1, 2.5, "x\"y", null, [1, 2], {"k": "v"}]}}}),
-        ),
-        (
-            "matrix",
-            json!({"type": "object", "properties": {"rows": {"type": "array", "minItems": 1, "maxItems": 4,
-            "items": {"type": "array", "minItems": 1, "maxItems": 4, "items": {"type": "integer", "minimum": -99, "maximum": 99}}}}, "required": ["rows"]}),
-        ),
-        (
-            "get",
-            json!({"type": "object", "properties": {"key": {"type": "string", "pattern": "^[A-Z]{2,4}-\\d{3}$"},
-            "ip": {"type": "string", "format": "ipv4"}}, "required": ["key"]}),
-        ),
-    ]
+pub(crate) fn bounded_tools() -> Vec<(String, Value)> {
+    let tools: Vec<Value> = serde_json::from_str(include_str!("../data/bounded-tools.json")).expect("JSON");
+    let pair = |tool: &Value| (tool["name"].as_str().expect("a name").to_owned(), tool["parameters"].clone());
+    tools.iter().map(pair).collect()
 }

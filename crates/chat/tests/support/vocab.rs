@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use perilune_chat::grammar::GrammarFactory;
 use perilune_chat::tokenizer::Tokenizer;
-use perilune_chat::tokenizer::train::{TrainOptions, train_ranks};
 
 /// A tokenizer and its factory.
 pub(crate) struct Vocab {
@@ -21,19 +20,12 @@ impl Vocab {
     }
 }
 
-/// 2,048 ids trained on texts of this crate.
+/// The committed vocabulary of a few thousand ids.
 pub(crate) fn small() -> &'static Vocab {
     static SMALL: OnceLock<Vocab> = OnceLock::new();
     SMALL.get_or_init(|| {
-        let texts = [
-            include_str!("../data/json-schema-cases.json"),
-            include_str!("forced.rs"),
-            include_str!("../../src/grammar/schema.rs"),
-            include_str!("../../src/grammar/constraint.rs"),
-        ];
-        let options = TrainOptions { vocab_size: 2_048, ..TrainOptions::default() };
-        let ranks = train_ranks(texts.into_iter(), &options).expect("the texts give 2,048 ids");
-        Vocab::new(Tokenizer::from_ranks(&ranks, None).expect("trained ranks are well formed"))
+        let ranks = include_bytes!("../data/small.tiktoken");
+        Vocab::new(Tokenizer::from_ranks(ranks, None).expect("the committed ranks are well formed"))
     })
 }
 

@@ -22,6 +22,7 @@ macro_rules! f32_ops {
             fn exp_row(x: &mut [f32], max: f32) -> f32;
             fn softmax_row(x: &mut [f32]) -> f32;
             fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections: &mut [i32]);
+            fn dequantize_q8_row(w: &[i8], scales: &[f32], out: &mut [f32]);
             fn multiply_adds(factor: f32, rounds: usize) -> f32;
             fn dequantize_q4_row(w: &[u8], scales: &[half::bf16], out: &mut [f32]);
         }
