@@ -134,13 +134,20 @@ pub struct Work {
     pub samples: bool,
 }
 
+/// A sequence changes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// From the queue to the running.
+    Admitted(RequestId),
+    /// From the running back to the queue.
+    Preempted(RequestId),
+}
+
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
-    /// Sequences admitted, in order.
-    pub admitted: Vec<RequestId>,
-    /// Sequences preempted, in order.
-    pub preempted: Vec<RequestId>,
+    /// Who came and who had to go back, in order.
+    pub moves: Vec<Move>,
     /// What ran.
     pub work: Vec<Work>,
 }

@@ -37,5 +37,5 @@ mod settle;
 
 pub mod thread;
 
-pub use engine::{Clock, Engine, Limits, Settings, StepReport, Work};
+pub use engine::{Clock, Engine, Limits, Move, Settings, StepReport, Work};
 pub use thread::{EngineHandle, EngineThread, Ticket};

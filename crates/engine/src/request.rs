@@ -41,7 +41,7 @@ pub struct ForcedAfter {
 
 /// One sequence to go on with.
 pub struct Request {
-    /// Token ids [T], at least one.
+    /// Token ids `[T]`, at least one.
     pub prompt: Vec<u32>,
     /// Service class.
     pub class: Class,

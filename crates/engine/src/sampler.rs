@@ -172,7 +172,7 @@ impl Sampler {
         *self.counts.entry(id).or_default() += 1;
     }
 
-    /// Draw token `index` of the generation from finite `logits` [V]; `None` where nothing is allowed.
+    /// Draw token `index` of the generation from finite `logits`, `[V]`; `None` where nothing is allowed.
     ///
     /// `scratch` is overwritten.
     pub fn sample(
@@ -246,7 +246,7 @@ pub struct Scratch {
     candidates: Vec<(u32, f64)>,
 }
 
-/// Log-probability of `id` and of the `n` likeliest ids, from finite `logits` [V].
+/// Log-probability of `id` and of the `n` likeliest ids, from finite `logits`, `[V]`.
 pub fn logprobs(logits: &[f32], id: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
     let max = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
     let sum: f64 = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();

@@ -12,7 +12,7 @@
 //! finitely many older requests come before it.
 
 use crate::blocks::{BLOCK_TOKENS, blocks_for};
-use crate::engine::{Engine, StepReport, Work};
+use crate::engine::{Engine, Move, StepReport, Work};
 use crate::forward::ForwardModel;
 use crate::request::{Class, Event, RequestId};
 use crate::sequence::Sequence;
@@ -65,7 +65,7 @@ impl<M: ForwardModel> Engine<M> {
             let lacking = self.n_lacking(id);
             if lacking == 0 && self.running.len() < self.settings.n_running_max {
                 self.start(id);
-                report.admitted.push(id);
+                report.moves.push(Move::Admitted(id));
                 return true;
             }
             let Some(victim) = self.victim_of_admission(id, lacking) else { return false };
@@ -73,7 +73,7 @@ impl<M: ForwardModel> Engine<M> {
                 victim.n_preemptions += 1;
             }
             self.preempt(victim);
-            report.preempted.push(victim);
+            report.moves.push(Move::Preempted(victim));
         }
     }
 
@@ -174,7 +174,7 @@ impl<M: ForwardModel> Engine<M> {
             let weakest = self.running.values().map(Sequence::rank).max().map(|(_, id)| id);
             let victim = weakest.expect("this sequence runs");
             self.preempt(victim);
-            report.preempted.push(victim);
+            report.moves.push(Move::Preempted(victim));
             if victim == id {
                 return false;
             }

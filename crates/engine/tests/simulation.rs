@@ -7,11 +7,11 @@ mod common;
 use common::{BLOCK, Ear, Fake, POISON, Parity, Rng, VOCAB, clock, gather, kept, logits, sink};
 use perilune_engine::request::{Class, Failure, Finish, ForcedAfter, Request, RequestId};
 use perilune_engine::sampler::Sampling;
-use perilune_engine::{Engine, Settings, StepReport};
+use perilune_engine::{Engine, Move, Settings, StepReport};
 use perilune_model::forward::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
-const N_SEEDS: u64 = 60;
+const N_SEEDS: u64 = 400;
 
 /// What the judge knows of a request.
 #[derive(Clone)]
@@ -204,7 +204,7 @@ impl World {
 
     fn tick(&mut self) {
         for _ in 0..self.rng.below(3) {
-            if self.rng.chance(40) {
+            if self.rng.chance(50) {
                 self.arrive();
             }
         }
@@ -244,29 +244,32 @@ impl World {
         self.running.remove(&id);
     }
 
-    /// Within a class by age, and no throughput request is passed too often; whoever was preempted stands apart.
     fn judge_order(&mut self, report: &StepReport) {
-        for &id in &report.admitted {
-            let class = self.asked[&id].class;
-            for old in self.alive.range(..id).filter(|old| !self.running.contains(old)) {
-                let old = &self.asked[old];
-                assert!(old.class != class || old.is_follower || old.was_preempted, "admitted out of order");
+        for change in &report.moves {
+            match change {
+                Move::Admitted(id) => self.judge_admission(*id),
+                Move::Preempted(id) => {
+                    let asked = self.asked.get_mut(id).unwrap();
+                    (asked.was_preempted, asked.n_overtaken) = (true, 0);
+                    assert!(self.running.remove(id), "preempted without running");
+                    self.n_preempted += 1;
+                }
             }
-            for old in self.alive.range(..id).filter(|old| !self.running.contains(old)) {
-                let old = self.asked.get_mut(old).unwrap();
-                old.n_overtaken += u64::from(class == Class::Latency && old.class == Class::Throughput);
-                let may = old.n_overtaken <= self.settings.n_overtaken_max;
-                assert!(may || old.is_follower, "passed {} times", old.n_overtaken);
-            }
-            self.running.insert(id);
+            assert!(self.running.len() <= self.settings.n_running_max);
         }
-        for id in &report.preempted {
-            let asked = self.asked.get_mut(id).unwrap();
-            (asked.was_preempted, asked.n_overtaken) = (true, 0);
-            self.running.remove(id);
-            self.n_preempted += 1;
+    }
+
+    /// Within a class by age, and no throughput request is passed too often; whoever was preempted stands apart.
+    fn judge_admission(&mut self, id: RequestId) {
+        let class = self.asked[&id].class;
+        for old in self.alive.range(..id).filter(|old| !self.running.contains(old)) {
+            let old = self.asked.get_mut(old).unwrap();
+            assert!(old.class != class || old.is_follower || old.was_preempted, "admitted out of order");
+            old.n_overtaken += u64::from(class == Class::Latency && old.class == Class::Throughput);
+            let may = old.n_overtaken <= self.settings.n_overtaken_max;
+            assert!(may || old.is_follower, "passed {} times", old.n_overtaken);
         }
-        assert!(self.running.len() <= self.settings.n_running_max);
+        assert!(self.running.insert(id), "admitted twice");
     }
 
     fn judge_budgets(&self, report: &StepReport) {
@@ -299,7 +302,7 @@ impl World {
         self.n_without_throughput = if is_due && !ran { self.n_without_throughput + 1 } else { 0 };
         assert!(self.n_without_throughput < self.settings.throughput_every, "throughput has no share");
         assert!(
-            !report.work.is_empty() || self.running.is_empty() || !report.preempted.is_empty(),
+            !report.work.is_empty() || self.running.is_empty() || !report.moves.is_empty(),
             "a step for nothing"
         );
     }
@@ -391,7 +394,7 @@ fn random_worlds_pass_the_judge() {
     println!("{n_steps} steps, {n_judged} requests, {n_preempted} preemptions, {n_cached} cached tokens");
     if first.is_none() {
         assert!(
-            n_steps > 5_000 && n_judged > 2_000 && n_preempted > 200 && n_cached > 10_000,
+            n_steps > 50_000 && n_judged > 10_000 && n_preempted > 500 && n_cached > 100_000,
             "the worlds are too tame"
         );
     }
@@ -423,7 +426,7 @@ fn a_flood_of_latency_requests_does_not_starve_throughput() {
                 assert!(n < n_before * 170, "round {round}: still waiting after {n} steps");
             }
         }
-        assert!(engine.stats().preemptions[Class::Throughput.index()] > 0);
+        assert!(engine.stats().completed > 100, "the flood went on meanwhile");
     }
 }
 

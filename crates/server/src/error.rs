@@ -27,7 +27,7 @@ pub struct ApiError {
     /// When asking again may succeed.
     pub retry_after: Option<Duration>,
     /// What is left of the key's limits.
-    pub standing: Standing,
+    pub standing: Option<Box<Standing>>,
 }
 
 /// In whose shape an error is written.
@@ -43,7 +43,7 @@ impl ApiError {
     /// An error with nothing but status, class and sentence.
     #[must_use]
     pub fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        let standing = Standing::default();
+        let standing = None;
         Self { status, kind, code: None, message: message.into(), param: None, retry_after: None, standing }
     }
 
@@ -144,7 +144,9 @@ impl ApiError {
     #[must_use]
     pub fn response(&self, shape: Shape) -> Response {
         let mut headers = HeaderMap::new();
-        standing_headers(&self.standing, &mut headers);
+        if let Some(standing) = &self.standing {
+            standing_headers(standing, &mut headers);
+        }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, number(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
@@ -219,7 +221,7 @@ impl From<Refusal> for ApiError {
         let Refusal { what, limit, retry_after, standing } = refusal;
         let message = format!("this API key's limit of {limit} {what} is reached; wait and try again");
         let base = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_reached_error", message);
-        Self { retry_after: Some(retry_after), standing, ..base }
+        Self { retry_after: Some(retry_after), standing: Some(Box::new(standing)), ..base }
     }
 }
 

@@ -9,37 +9,37 @@ use perilune_model::forward::{Phase, Segment, Wanted};
 use std::sync::{Arc, Mutex};
 
 /// V of the fake model.
-pub const VOCAB: usize = 67;
+pub(crate) const VOCAB: usize = 67;
 /// A prompt with this id gives NaN from there on; it is never generated.
-pub const POISON: u32 = 66;
+pub(crate) const POISON: u32 = 66;
 /// Tokens in a block.
-pub const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// SplitMix64.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         scramble(self.0)
     }
 
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
     /// Below `n` four times in five, else below `seldom`.
-    pub fn mostly(&mut self, n: usize, seldom: usize) -> usize {
+    pub(crate) fn mostly(&mut self, n: usize, seldom: usize) -> usize {
         let n = if self.chance(80) { n } else { seldom };
         self.below(n)
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
 
-pub fn scramble(mut x: u64) -> u64 {
+pub(crate) fn scramble(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ (x >> 31)
@@ -48,7 +48,7 @@ pub fn scramble(mut x: u64) -> u64 {
 const NAN_MARK: u64 = u64::MAX;
 
 /// What the fake model keeps of a token, given what it kept of all tokens before it.
-pub fn kept(before: u64, id: u32, is_decode: bool) -> u64 {
+pub(crate) fn kept(before: u64, id: u32, is_decode: bool) -> u64 {
     if id == POISON || before == NAN_MARK {
         return NAN_MARK;
     }
@@ -56,12 +56,12 @@ pub fn kept(before: u64, id: u32, is_decode: bool) -> u64 {
 }
 
 /// What it knows after a token: everything kept, in order.
-pub fn gather(state: u64, kept: u64) -> u64 {
+pub(crate) fn gather(state: u64, kept: u64) -> u64 {
     if state == NAN_MARK || kept == NAN_MARK { NAN_MARK } else { scramble(state.rotate_left(7) ^ kept) >> 1 }
 }
 
 /// Logits after `state`.
-pub fn logits(state: u64) -> Vec<f32> {
+pub(crate) fn logits(state: u64) -> Vec<f32> {
     if state == NAN_MARK {
         return vec![f32::NAN; VOCAB];
     }
@@ -70,14 +70,14 @@ pub fn logits(state: u64) -> Vec<f32> {
 }
 
 /// Reads and writes blocks as a real model would, so a block in wrong hands changes what it says.
-pub struct Fake {
+pub(crate) struct Fake {
     slots: Vec<u64>,
     phases_differ: bool,
-    pub n_rows: u64,
+    pub(crate) n_rows: u64,
 }
 
 impl Fake {
-    pub fn new(n_blocks: usize, phases_differ: bool) -> Self {
+    pub(crate) fn new(n_blocks: usize, phases_differ: bool) -> Self {
         Fake { slots: vec![0; n_blocks * BLOCK], phases_differ, n_rows: 0 }
     }
 
@@ -121,24 +121,24 @@ impl ForwardModel for Fake {
 
 /// What one request's sink has heard.
 #[derive(Default, Clone)]
-pub struct Heard {
-    pub n_cached: Option<usize>,
-    pub tokens: Vec<TokenEvent>,
-    pub finish: Option<(Finish, Usage)>,
+pub(crate) struct Heard {
+    pub(crate) n_cached: Option<usize>,
+    pub(crate) tokens: Vec<TokenEvent>,
+    pub(crate) finish: Option<(Finish, Usage)>,
     /// The sink is gone from this token on.
-    pub gone_at: Option<usize>,
+    pub(crate) gone_at: Option<usize>,
 }
 
 impl Heard {
-    pub fn ids(&self) -> Vec<u32> {
+    pub(crate) fn ids(&self) -> Vec<u32> {
         self.tokens.iter().map(|t| t.id).collect()
     }
 }
 
-pub type Ear = Arc<Mutex<Heard>>;
+pub(crate) type Ear = Arc<Mutex<Heard>>;
 
 /// A sink and where it writes.
-pub fn sink(gone_at: Option<usize>) -> (EventSink, Ear) {
+pub(crate) fn sink(gone_at: Option<usize>) -> (EventSink, Ear) {
     let ear: Ear = Arc::new(Mutex::new(Heard { gone_at, ..Heard::default() }));
     let theirs = Arc::clone(&ear);
     let hear = move |event| {
@@ -159,7 +159,7 @@ pub fn sink(gone_at: Option<usize>) -> (EventSink, Ear) {
 }
 
 /// A clock that goes on by a millisecond whenever it is read.
-pub fn clock() -> perilune_engine::Clock {
+pub(crate) fn clock() -> perilune_engine::Clock {
     let mut at = std::time::Duration::ZERO;
     Box::new(move || {
         at += std::time::Duration::from_millis(1);
@@ -168,9 +168,9 @@ pub fn clock() -> perilune_engine::Clock {
 }
 
 /// Allows ids whose parity follows the count of tokens; complete after `n_left` tokens.
-pub struct Parity {
-    pub n_seen: u32,
-    pub n_left: u32,
+pub(crate) struct Parity {
+    pub(crate) n_seen: u32,
+    pub(crate) n_left: u32,
 }
 
 impl TokenMask for Parity {
