@@ -113,16 +113,16 @@ def openai_errors(client):
 
 def anthropic_all():
     client = anthropic.Anthropic(base_url=BASE, api_key=KEY)
-    answer = client.messages.create(model=MODEL, max_tokens=16, messages=MESSAGES, temperature=0)
+    answer = client.messages.create(model=MODEL, max_tokens=16, messages=MESSAGES, extra_body={"temperature": 0})
     check("anthropic messages", answer.stop_reason in ("end_turn", "max_tokens"), answer)
-    with client.messages.stream(model=MODEL, max_tokens=16, messages=MESSAGES, temperature=0) as stream:
+    with client.messages.stream(model=MODEL, max_tokens=16, messages=MESSAGES, extra_body={"temperature": 0}) as stream:
         final = stream.get_final_message()
     check("anthropic stream is the same", final.content == answer.content, final)
     counted = client.messages.count_tokens(model=MODEL, messages=MESSAGES)
     whole = answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)
     check("anthropic count_tokens", counted.input_tokens == whole, (counted, answer.usage))
     tool = {"name": "get_weather", "input_schema": PARAMETERS}
-    options = {"thinking": {"type": "disabled"}, "tool_choice": {"type": "any"}, "tools": [tool], "temperature": 0.7}
+    options = {"thinking": {"type": "disabled"}, "tool_choice": {"type": "any"}, "tools": [tool]}
     with client.messages.stream(model=MODEL, max_tokens=2000, messages=MESSAGES, **options) as stream:
         called = stream.get_final_message()
     calls = [block for block in called.content if block.type == "tool_use"]

@@ -8,7 +8,7 @@ scratch=${3:-$(mktemp -d)}
 here=$(dirname "$(realpath "$0")")
 port=${PORT:-18459}
 base=http://127.0.0.1:$port
-export BASE_URL=$base
+export BASE_URL=$base LITELLM_LOCAL_MODEL_COST_MAP=True
 
 mkdir -p "$scratch/js"
 if [ ! -x "$scratch/py/bin/schemathesis" ]; then

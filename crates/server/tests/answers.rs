@@ -70,8 +70,7 @@ fn plain(body: &Value) -> Value {
 /// A reply of random thought, answer and calls, some of it malformed or unfinished.
 fn random_reply(rng: &mut Rng) -> String {
     let words = ["sun ", "rain", "é🌒", "\n", " <b>", "END", "{\"a\": 1}", "thé "];
-    let text =
-        |rng: &mut Rng| (0..rng.below(6)).map(|_| words[rng.below(words.len())]).collect::<String>();
+    let text = |rng: &mut Rng| (0..rng.below(6)).map(|_| words[rng.below(words.len())]).collect::<String>();
     let mut reply = String::new();
     if rng.below(4) > 0 {
         reply += &format!("<think>{}", text(rng));

@@ -38,7 +38,7 @@ pub(crate) type Scripts = Arc<Mutex<HashMap<u64, Vec<u32>>>>;
 struct Parrot {
     slots: Vec<u32>,
     tokenizer: Arc<Tokenizer>,
-    scripts: Scripts,
+    pub(crate) scripts: Scripts,
     step: Duration,
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct House {
     pub(crate) router: Router,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) engine: EngineHandle,
-    scripts: Scripts,
+    pub(crate) scripts: Scripts,
 }
 
 impl House {
