@@ -1,6 +1,7 @@
 //! What all endpoints share: the models on offer, the store, the limits, the figures.
 
-use crate::answer::local::{LocalModel, ServedModel};
+use crate::answer::local::LocalModel;
+use crate::answer::served::ServedModel;
 use crate::error::ApiError;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
