@@ -205,7 +205,7 @@ impl App {
 
     /// Whether no key is needed: on loopback, as long as none was ever made.
     async fn is_open(&self) -> Result<bool, ApiError> {
-        Ok(self.inner.is_loopback && self.store().keys().await?.is_empty())
+        Ok(self.inner.is_loopback && !self.store().has_keys().await?)
     }
 
     /// A web page may make its reader's browser ask this machine: without keys, only this machine's pages may.

@@ -183,6 +183,18 @@ impl Store {
         self.run(|connection| all(connection)).await
     }
 
+    /// Whether any key was ever made, revoked ones included.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_keys(&self) -> Result<bool, StoreError> {
+        self.run(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM keys)";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        })
+        .await
+    }
+
     /// Whether a key of this kind is in force.
     ///
     /// # Errors
