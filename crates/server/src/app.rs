@@ -1,10 +1,11 @@
 //! What all endpoints share: the models on offer, the store, the limits, the figures.
 
 use crate::answer::local::{LocalModel, ServedModel};
+use crate::console::Sessions;
 use crate::error::ApiError;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
-use crate::store::{Key, Store, digest, now_ms};
+use crate::store::{Key, KeyKind, Store, digest, now_ms};
 use crate::upstream::Upstream;
 use http::{HeaderMap, header};
 use perilune_engine::request::Class;
@@ -61,6 +62,7 @@ struct Inner {
     store: Store,
     limiter: Limiter,
     metrics: Metrics,
+    sessions: Sessions,
     models: BTreeMap<String, Served>,
     default_id: Option<String>,
     is_loopback: bool,
@@ -86,6 +88,7 @@ impl App {
             store,
             limiter: Limiter::default(),
             metrics: Metrics::new()?,
+            sessions: Sessions::default(),
             models: BTreeMap::new(),
             default_id: None,
             is_loopback,
@@ -137,6 +140,12 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Who is logged in to the console.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
     }
 
     /// The ids on offer.
@@ -191,10 +200,12 @@ impl App {
     /// # Errors
     /// No key, a wrong one, a revoked one; or a keyless server asked from a web page of elsewhere.
     pub async fn client(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
-        let Some(secret) = secret(headers) else {
-            return self.keyless(headers).await;
+        let digest = match (secret(headers), self.sessions().of_script(headers)) {
+            (Some(secret), _) => digest(secret),
+            (None, Some(session)) => session.key_digest,
+            (None, None) => return self.keyless(headers).await,
         };
-        match self.store().key(digest(secret)).await? {
+        match self.store().key(digest).await? {
             Some(key) if key.revoked_ms.is_none() => Ok(Client { key: Some(key) }),
             Some(_) => Err(ApiError::wrong_key("was revoked")),
             None if self.is_open().await? => Ok(Client { key: None }),
@@ -202,9 +213,11 @@ impl App {
         }
     }
 
-    /// Whether no key is needed: on loopback, as long as none was ever made.
+    /// Whether no key is needed: on loopback, as long as none for the APIs was ever made. Admin keys do not count:
+    /// the first is made unasked.
     async fn is_open(&self) -> Result<bool, ApiError> {
-        Ok(self.inner.is_loopback && self.store().keys().await?.is_empty())
+        let is_api = |key: &Key| key.kind == KeyKind::Api;
+        Ok(self.inner.is_loopback && !self.store().keys().await?.iter().any(is_api))
     }
 
     /// A web page may make its reader's browser ask this machine: without keys, only this machine's pages may.
