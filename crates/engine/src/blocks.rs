@@ -81,26 +81,29 @@ impl Blocks {
         self.node(block).key.phases
     }
 
-    /// The longest cached chain that `ids` starts with, whatever the phases.
+    /// The longest cached chain that `ids` starts with, whatever the phases; of equals the one prefill wrote.
     pub(crate) fn longest(&self, ids: &[u32]) -> Vec<u32> {
-        let mut best = Vec::new();
-        let mut path = Vec::new();
-        self.search(ROOT, ids, &mut path, &mut best);
+        let ids = ids.as_chunks::<BLOCK_TOKENS>().0;
+        let (mut best, mut path) = (Vec::new(), Vec::new());
+        // Variants of a block are nodes of their own, so no more places are visited than there are nodes.
+        let mut open: Vec<(usize, u32)> = self.variants(ROOT, ids.first()).map(|block| (0, block)).collect();
+        while let Some((depth, block)) = open.pop() {
+            path.truncate(depth);
+            path.push(block);
+            let n_open = open.len();
+            open.extend(self.variants(block, ids.get(depth + 1)).map(|block| (depth + 1, block)));
+            if open.len() == n_open && path.len() > best.len() {
+                best.clone_from(&path);
+            }
+        }
         best
     }
 
-    /// Variants of a block differ in phases only; each is a node, so the search visits no more than there are nodes.
-    fn search(&self, parent: u32, ids: &[u32], path: &mut Vec<u32>, best: &mut Vec<u32>) {
-        if path.len() > best.len() {
-            best.clone_from(path);
-        }
-        let Some((head, rest)) = ids.split_first_chunk::<BLOCK_TOKENS>() else { return };
-        let key = |phases| Key { parent, ids: *head, phases };
-        for &block in self.index.range(key(0)..=key(PhaseBits::MAX)).map(|(_, block)| block) {
-            path.push(block);
-            self.search(block, rest, path, best);
-            path.pop();
-        }
+    /// Children of `parent` that hold `ids`, those with decode's tokens first.
+    fn variants(&self, parent: u32, ids: Option<&[u32; BLOCK_TOKENS]>) -> impl Iterator<Item = u32> {
+        let key = move |ids: &[u32; BLOCK_TOKENS], phases| Key { parent, ids: *ids, phases };
+        let span = move |ids| self.index.range(key(ids, 0)..=key(ids, PhaseBits::MAX));
+        ids.into_iter().flat_map(span).rev().map(|(_, block)| *block)
     }
 
     /// The longest cached chain of exactly these ids and phases.

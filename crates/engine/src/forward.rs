@@ -3,7 +3,8 @@
 use perilune_kernels::experts::SwiGlu;
 use perilune_kernels::router::Chosen;
 use perilune_model::cache::{Cache, CacheForm};
-use perilune_model::forward::{Model, Probe, Segment, Workspace};
+pub use perilune_model::forward::Segment;
+use perilune_model::forward::{Model, Probe, Workspace};
 use perilune_model::weights::{Mlp, Weights};
 use std::sync::Arc;
 

@@ -7,9 +7,9 @@
 //! *Why nobody starves.* Call a request first-rank when it is of the latency class or promoted. The oldest
 //! first-rank request is never preempted, runs in at least every `throughput_every`-th step and ends after as many
 //! tokens as it asked for; while it waits nobody is admitted before it, so those that run end and it is admitted,
-//! since it fits the empty cache. A throughput request waits at most `n_preempted_max + 1` times, and grows out of
-//! memory otherwise; each time it is admitted or promoted after finitely many admissions, and once promoted only the
-//! finitely many older requests come before it.
+//! since it fits the empty cache. A throughput request is preempted at most `n_preempted_max` times for an admission;
+//! when it has lost its memory more often than that in all, it is promoted too. Between preemptions it waits for
+//! finitely many admissions or is promoted, and once promoted only the finitely many older requests come before it.
 
 use crate::blocks::{BLOCK_TOKENS, blocks_for};
 use crate::engine::{Engine, Move, StepReport, Work};
@@ -173,6 +173,11 @@ impl<M: ForwardModel> Engine<M> {
             }
             let weakest = self.running.values().map(Sequence::rank).max().map(|(_, id)| id);
             let victim = weakest.expect("this sequence runs");
+            let max = self.settings.n_preempted_max;
+            if let Some(victim) = self.running.get_mut(&victim) {
+                victim.n_preemptions += 1;
+                victim.is_promoted |= victim.n_preemptions > max;
+            }
             self.preempt(victim);
             report.moves.push(Move::Preempted(victim));
             if victim == id {

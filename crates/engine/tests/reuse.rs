@@ -5,7 +5,7 @@
 mod common;
 
 use common::{BLOCK, Fake, Heard, POISON, Rng, clock, sink};
-use perilune_engine::request::{Failure, Finish, Request};
+use perilune_engine::request::{Class, Failure, Finish, Request};
 use perilune_engine::{Engine, Settings};
 
 fn engine(n_blocks: usize) -> Engine<Fake> {
@@ -148,4 +148,49 @@ fn the_least_recently_used_blocks_go_first() {
     assert_eq!(engine.stats().evictions, 1, "of b's blocks the last had to go");
     assert_eq!(ask(&mut engine, &a, 1).0.n_cached, Some(256));
     assert_eq!(ask(&mut engine, &b, 1).0.n_cached, Some(192));
+}
+
+#[test]
+fn a_preempted_sequence_recomputes_reused_blocks_in_the_phase_they_were_written_in() {
+    let mut rng = Rng(11);
+    let first = random(&mut rng, 130);
+    let rest = random(&mut rng, 40);
+    let run = |n_blocks: usize, is_disturbed: bool| {
+        let settings = Settings { n_running_max: 1, ..Settings::default() };
+        let mut engine = Engine::new(Fake::new(n_blocks, true), settings, clock());
+        let (answer, _) = ask(&mut engine, &first, 130);
+        let next: Vec<u32> = first.iter().copied().chain(answer.ids()).chain(rest.clone()).collect();
+        let (sink, ear) = sink(None);
+        engine.submit(Request::greedy(next, 100), sink).unwrap();
+        (0..30).for_each(|_| {
+            engine.step();
+        });
+        assert_eq!(ear.lock().unwrap().n_cached, Some(256), "its prefix was written by decode");
+        if is_disturbed {
+            // Takes every block, so that nothing of the preempted sequence is left.
+            let (sink, _) = common::sink(None);
+            let prompt = vec![1; (n_blocks - 1) * BLOCK];
+            let request = Request { class: Class::Latency, ..Request::greedy(prompt, BLOCK) };
+            engine.submit(request, sink).unwrap();
+        }
+        while !engine.is_idle() {
+            engine.step();
+            engine.audit().unwrap();
+        }
+        assert_eq!(engine.stats().preemptions[1], u64::from(is_disturbed));
+        assert_eq!(engine.stats().recomputed_tokens > 256, is_disturbed);
+        ear.lock().unwrap().tokens.clone()
+    };
+    assert_eq!(run(12, true), run(12, false));
+}
+
+#[test]
+fn a_prompt_of_a_whole_context_is_found_on_a_small_stack() {
+    let work = || {
+        let mut engine = engine(2_000);
+        let prompt = random(&mut Rng(12), 90_000);
+        ask(&mut engine, &prompt, 1);
+        assert_eq!(ask(&mut engine, &prompt, 1).0.n_cached, Some(90_000 - 90_000 % BLOCK));
+    };
+    std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap().join().unwrap();
 }

@@ -45,7 +45,7 @@ pub async fn serve(
         };
         match accepted {
             (Ok(place), Ok((stream, _))) => {
-                let connection = graceful.watch(connection(stream, router.clone()));
+                let connection = connection(stream, router.clone(), &graceful);
                 tokio::spawn(async move {
                     // A connection that fails has lost its client: nobody is left to be told.
                     let _ = connection.await;
@@ -69,26 +69,12 @@ pub async fn serve(
     is_clean
 }
 
-type Io = TokioIo<std::pin::Pin<Box<TimeoutStream<TcpStream>>>>;
-
+/// One connection until it ends, or until a stop has let its answers end.
 fn connection(
     stream: TcpStream,
     router: Router,
-) -> http1::Connection<
-    Io,
-    TowerToHyperService<
-        impl tower::Service<
-            http::Request<Incoming>,
-            Response = axum::response::Response,
-            Error = std::convert::Infallible,
-            Future = impl Future<Output = Result<axum::response::Response, std::convert::Infallible>>
-                     + Send
-                     + 'static,
-        > + Clone
-        + Send
-        + 'static,
-    >,
-> {
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = Result<(), hyper::Error>> + Send + use<> {
     // Without it a token could wait for the acknowledgement of the one before.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
@@ -96,9 +82,10 @@ fn connection(
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let service = router.map_request(|request: http::Request<Incoming>| request.map(Body::new));
-    http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES_MAX)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service))
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
+    graceful.watch(connection)
 }

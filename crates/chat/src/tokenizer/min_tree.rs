@@ -42,13 +42,21 @@ impl MinTree {
 
     /// Changes the rank at `idx`.
     pub(super) fn set(&mut self, mut idx: usize, mut rank: u32) {
-        for level in &mut self.levels {
-            if level[idx] == rank {
-                return;
+        for height in 0..self.levels.len() {
+            let (below, above) = self.levels.split_at_mut(height + 1);
+            let level = &mut below[height];
+            let old = std::mem::replace(&mut level[idx], rank);
+            let Some(&minimum) = above.first().and_then(|above| above.get(idx / FAN)) else { return };
+            let (first, end) = (idx / FAN * FAN, (idx / FAN + 1) * FAN);
+            if rank >= minimum {
+                // In a run of equal ranks the next one is mostly the same: then nothing changes above.
+                let stays = rank == minimum || old > minimum;
+                if stays || level[idx..end].contains(&minimum) || level[first..idx].contains(&minimum) {
+                    return;
+                }
+                rank = lowest_of(&level[first..end]);
             }
-            level[idx] = rank;
             idx /= FAN;
-            rank = lowest_of(&level[idx * FAN..][..FAN]);
         }
     }
 
@@ -66,4 +74,33 @@ impl MinTree {
 #[inline]
 fn lowest_of(ranks: &[u32]) -> u32 {
     ranks.iter().fold(NO_RANK, |lowest, &rank| lowest.min(rank))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_is_that_of_a_plain_list() {
+        for seed in 1..200u64 {
+            let mut state = seed;
+            let mut next = move |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            let n = 1 + next(600) as usize;
+            let mut rank = move || if next(4) == 0 { NO_RANK } else { next(5) as u32 };
+            let mut list: Vec<u32> = (0..n).map(|_| rank()).collect();
+            let mut tree = MinTree::default();
+            tree.fill(list.iter().copied());
+            for step in 0..300 {
+                let lowest = list.iter().copied().enumerate().min_by_key(|&(_, rank)| rank);
+                let expected = lowest.filter(|&(_, rank)| rank != NO_RANK).map(|(idx, rank)| (rank, idx));
+                assert_eq!(tree.lowest(), expected, "seed {seed}, step {step}");
+                let idx = (step * 7919 + rank() as usize) % n;
+                list[idx] = rank();
+                tree.set(idx, list[idx]);
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let path = if path == "." { "body".to_owned() } else { path };
+        let path = if path == "." || path == "?" { "body".to_owned() } else { path };
         WireError { path, problem: error.into_inner().to_string() }
     })?;
     reader.end().map_err(|error| WireError {

@@ -5,7 +5,7 @@ use super::open::{ModelArgs, not_finite};
 use anyhow::{Context, bail};
 use clap::Args;
 use perilune_chat::tokenizer::{Detokenizer, SpecialText, Tokenizer};
-use perilune_kernels::router::arg_max;
+use perilune_engine::sampler::{Allowed, Sampler, Sampling, Scratch};
 use perilune_model::forward::Model;
 use perilune_model::solo::{PREFILL_CHUNK, Solo};
 use std::io::Write;
@@ -129,17 +129,22 @@ fn generate(
     let prefill_s = start.elapsed().as_secs_f64();
     let start = Instant::now();
     let mut ids = Vec::new();
-    let mut sampler = Sampler { temperature: args.temperature, state: args.seed };
+    let sampling = Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() };
+    let (mut sampler, mut scratch) = (Sampler::new(sampling, &prompt_ids), Scratch::default());
     let finish_reason = loop {
         let Some(row) = logits.as_deref().filter(|_| !stopped.is_set()) else { break "interrupted" };
         if ids.len() == args.n {
             break "length";
         }
-        let Some(id) = sampler.next(row) else { return Err(not_finite(&args.model.dir)) };
+        let finite = row.iter().all(|logit| logit.is_finite());
+        let drawn =
+            if finite { sampler.sample(row, ids.len(), Allowed::default(), &mut scratch) } else { None };
+        let Some(id) = drawn else { return Err(not_finite(&args.model.dir)) };
         if model.config().eos_token_ids.contains(&id) && !args.ignore_eos {
             break "stop";
         }
         ids.push(id);
+        sampler.accept(id);
         printer.token(id);
         logits = if ids.len() < args.n { Some(solo.decode(id)?) } else { logits };
     };
@@ -147,43 +152,6 @@ fn generate(
     let kernels = model.cpu().isa().name();
     let memory = super::memory::Memory::now();
     Ok(Outcome { prompt_ids, ids, text: None, finish_reason, prefill_s, decode_s, kernels, memory })
-}
-
-/// Temperature sampling with a seed (SplitMix64 for the uniform numbers).
-struct Sampler {
-    temperature: f32,
-    state: u64,
-}
-
-impl Sampler {
-    /// The next id; `None` where the logits are not finite.
-    fn next(&mut self, logits: &[f32]) -> Option<u32> {
-        let best = arg_max(logits)?;
-        if !logits[best].is_finite() {
-            return None;
-        }
-        if self.temperature == 0.0 {
-            return Some(best as u32);
-        }
-        let temperature = f64::from(self.temperature);
-        let weight = |l: f32| (f64::from(l - logits[best]) / temperature).exp();
-        let total: f64 = logits.iter().map(|&l| weight(l)).sum();
-        let mut left = self.uniform() * total;
-        for (id, &logit) in logits.iter().enumerate() {
-            left -= weight(logit);
-            if left < 0.0 {
-                return Some(id as u32);
-            }
-        }
-        Some(best as u32)
-    }
-
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 /// Prints tokens as they come: text where there is a tokenizer, ids otherwise.

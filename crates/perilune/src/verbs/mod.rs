@@ -1,15 +1,21 @@
 //! The verbs of the binary: one file each, listed here once.
 
 mod bench;
+mod chat;
+mod data;
 mod generate;
 mod inspect;
 pub(crate) mod interrupt;
+mod keys;
 mod logits;
 mod memory;
 mod open;
 mod plan;
 mod progress;
 mod random;
+mod resident;
+mod serve;
+mod usage;
 mod verify;
 mod words;
 
@@ -32,6 +38,10 @@ enum Verb {
     Random(random::Args),
     Logits(logits::LogitsArgs),
     Generate(generate::GenerateArgs),
+    Serve(serve::Args),
+    Chat(chat::Args),
+    Keys(keys::Args),
+    Usage(usage::Args),
     Bench(bench::BenchArgs),
     Tokenize(words::Tokenize),
     Detokenize(words::Detokenize),
@@ -49,6 +59,10 @@ pub(crate) fn run() -> ExitCode {
         Verb::Random(args) => random::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Generate(args) => generate::run(&args),
+        Verb::Serve(args) => serve::run(&args),
+        Verb::Chat(args) => chat::run(&args),
+        Verb::Keys(args) => keys::run(&args),
+        Verb::Usage(args) => usage::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tokenize(verb) => verb.run(),
         Verb::Detokenize(verb) => verb.run(),

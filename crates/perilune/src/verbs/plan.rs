@@ -56,6 +56,28 @@ struct Answer {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let (answer, config) = answer(args)?;
+    if args.json { print_json(&answer) } else { print(&shown(&answer, &config, args.ram.is_none())?) }
+}
+
+/// The plan of `model` as `serve` runs it, for people to read.
+pub(crate) fn summary(model: &super::open::ModelArgs, cache_tokens: u64) -> anyhow::Result<String> {
+    let longest = read_model(&model.dir)?.0.max_position_embeddings as u64;
+    let args = Args {
+        model: model.dir.clone(),
+        context: cache_tokens.min(longest),
+        batch: cache_tokens.div_ceil(longest).max(1),
+        ram: None,
+        dense: model.run.dense,
+        path: model.run.path,
+        threads: model.run.threads,
+        json: false,
+    };
+    let (answer, config) = answer(&args)?;
+    Ok(shown(&answer, &config, true)?)
+}
+
+fn answer(args: &Args) -> anyhow::Result<(Answer, Config)> {
     let (config, weights) = read_model(&args.model)?;
     let longest = config.max_position_embeddings as u64;
     if args.context > longest {
@@ -77,7 +99,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         plan,
         ram_bytes,
     };
-    if args.json { print_json(&answer) } else { print(&shown(&answer, &config, args.ram.is_none())?) }
+    Ok((answer, config))
 }
 
 /// The config, and the weights' sizes: from the files where there are any, else as the config announces.

@@ -77,7 +77,8 @@ impl LocalModel {
         let grammar = GrammarFactory::new(Arc::clone(&parts.tokenizer)).map_err(|error| error.to_string())?;
         let markers = parts.tokenizer.markers();
         let mut stop_ids = vec![markers.im_end, markers.eos, markers.eot];
-        stop_ids.extend(&parts.eos_ids);
+        // An id that is ordinary text would end an answer, or a call, in the middle of a word.
+        stop_ids.extend(parts.eos_ids.iter().filter(|id| parts.tokenizer.is_special(**id)));
         stop_ids.sort_unstable();
         stop_ids.dedup();
         Ok(Self { shared: Arc::new(Shared { parts, grammar, stop_ids }) })

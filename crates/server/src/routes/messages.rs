@@ -217,5 +217,5 @@ fn named(event: &StreamEvent) -> Event {
         StreamEvent::Ping => "ping",
         StreamEvent::Error { .. } => "error",
     };
-    super::event(event).event(name)
+    super::filled(Event::default().event(name), event)
 }

@@ -34,8 +34,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Pages to mount beside the endpoints; they share the app.
+pub type Pages = Router<App>;
+
 /// All endpoints; `pages` are mounted beside them (the console, later the agent's pages).
-pub fn router(app: App, pages: Router<App>) -> Router {
+pub fn router(app: App, pages: Pages) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
@@ -184,11 +187,16 @@ pub(crate) fn events(
     response
 }
 
-/// One event; what cannot be written as JSON ends as an error event of the same stream.
+/// One event without a name.
 pub(crate) fn event(data: &impl Serialize) -> Event {
+    filled(Event::default(), data)
+}
+
+/// An event with its data; what cannot be written as JSON is told as a sentence.
+pub(crate) fn filled(event: Event, data: &impl Serialize) -> Event {
     match serde_json::to_string(data) {
-        Ok(text) => Event::default().data(text),
-        Err(error) => Event::default().data(ApiError::internal(&error).message),
+        Ok(text) => event.data(text),
+        Err(error) => event.data(ApiError::internal(&error).message),
     }
 }
 
