@@ -117,7 +117,7 @@ fn speed(possible: Option<f64>, stats: &Stats) -> Markup {
                     } }
                 }
             }
-            @if possible.is_none() { p.hint { "Measure it with " code { "perilune bench" } "." } }
+            @if possible.is_none() { p.hint { code { "perilune serve --measure-memory" } " measures what is possible before it serves." } }
         }
     }
 }
