@@ -77,9 +77,10 @@ function meter(line) {
       const parts = [];
       if (usage) {
         const seconds = (last - (first ?? last)) / 1000;
-        if (seconds > 0 && usage.completion_tokens > 1) {
-          parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
-        }
+        const whole = (performance.now() - since) / 1000;
+        // A short answer may come in one piece of the network: then its time is not known apart from the prompt's.
+        if (seconds > 0.05) parts.push(`${((usage.completion_tokens - 1) / seconds).toFixed(1)} tokens/s`);
+        else parts.push(`${(usage.completion_tokens / whole).toFixed(1)} tokens/s, prompt included`);
         const thinking = usage.completion_tokens_details?.reasoning_tokens ?? 0;
         const cached = usage.prompt_tokens_details?.cached_tokens ?? usage.cached_tokens ?? 0;
         parts.push(`${usage.completion_tokens} tokens (${thinking} thinking)`);

@@ -1,5 +1,7 @@
 //! The console from outside: who gets in, what a form may do, what pages show of hostile text.
 
+#![allow(clippy::unwrap_used)]
+
 use axum::Router;
 use axum::body::Body;
 use http::{Method, Request, StatusCode, header};

@@ -2,7 +2,7 @@
 
 use super::plan::shown_verdict;
 use crate::machine;
-use crate::terminal::{count, short_count};
+use crate::terminal::{bytes, count, short_count};
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::probe;
 use perilune_model::config::{Config, Family};
@@ -32,7 +32,8 @@ pub(crate) fn of(model: &Model, dir: &Path, cache_tokens: usize, dense: Dense) -
         memory: plan.as_ref().map(memory).unwrap_or_default(),
         verdict: verdict.map(|(plan, ram)| {
             let verdict = shown_verdict(plan.verdict(ram), ram, "this machine's memory");
-            format!("At its peak this {verdict}.")
+            let read = bytes(plan.read_bytes_per_step);
+            format!("At its peak this {verdict}. A decode step of all sequences reads {read} of weights.")
         }),
         kernels: named(kernels(model, dense)),
         possible_gb_per_s: None,
@@ -87,12 +88,13 @@ fn architecture(config: &Config) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The plan of one sequence that fills the cache, which is the most memory that a run takes.
+/// The plan of as many full sequences as the cache holds, the last perhaps in part.
 fn plan(model: &Model, cache_tokens: usize, dense: Dense) -> Option<Plan> {
     let config = model.config();
+    let context = cache_tokens.min(config.max_position_embeddings);
     let request = Request {
-        context: cache_tokens as u64,
-        batch: 1,
+        context: context as u64,
+        batch: cache_tokens.div_ceil(context) as u64,
         dense,
         path: model.arithmetic(),
         n_threads: model.cpu().pool().n_threads(),
@@ -116,7 +118,7 @@ fn memory(plan: &Plan) -> Vec<Memory> {
         ("Embedding", plan.weights.embedding, "mapped from the files; a token reads one row"),
         ("Norms and routers", plan.weights.rest, mapped),
         ("Cache", plan.cache_bytes, &cache),
-        ("Scratch", plan.scratch_bytes, &read),
+        ("Scratch", plan.scratch_bytes, "taken while it runs"),
     ];
     let part = |(name, bytes, note): (&str, u64, &str)| Memory {
         name: name.to_owned(),
