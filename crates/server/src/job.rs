@@ -281,7 +281,10 @@ impl Answers {
         let now = Instant::now();
         let (metrics, class) = (self.meter.app.metrics(), self.meter.class);
         match self.last_piece.replace(now) {
-            None => metrics.first_piece(class, now - self.meter.since),
+            None => {
+                let delivery = self.meter.progress.iter().filter_map(|progress| progress.since_token()).min();
+                metrics.first_piece(class, now - self.meter.since, delivery);
+            }
             Some(last) => metrics.next_piece(class, now - last),
         }
     }

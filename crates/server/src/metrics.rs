@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Upper bounds of latencies, seconds.
 const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-    300.0,
+    0.0001, 0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0, 120.0, 300.0,
 ];
 
 /// The server's own figures.
@@ -23,6 +23,7 @@ pub struct Metrics {
     ttft: HistogramVec,
     inter_token: HistogramVec,
     prepare: Histogram,
+    deliver: Histogram,
     open_streams: Gauge,
     engine: GaugeVec,
 }
@@ -59,6 +60,10 @@ impl Metrics {
                 "perilune_prepare_seconds",
                 "The server's share before the engine: parsing, keys, prompt, grammar and ledger.",
             ))?,
+            deliver: Histogram::with_opts(buckets(
+                "perilune_deliver_seconds",
+                "The server's share after the engine: from a token to the first piece handed to the connection.",
+            ))?,
             open_streams: Gauge::new("perilune_open_answers", "Answers being written now.")?,
             engine: GaugeVec::new(
                 Opts::new("perilune_engine", "The engine's books, by figure."),
@@ -76,6 +81,7 @@ impl Metrics {
         self.registry.register(Box::new(self.ttft.clone()))?;
         self.registry.register(Box::new(self.inter_token.clone()))?;
         self.registry.register(Box::new(self.prepare.clone()))?;
+        self.registry.register(Box::new(self.deliver.clone()))?;
         self.registry.register(Box::new(self.open_streams.clone()))?;
         self.registry.register(Box::new(self.engine.clone()))
     }
@@ -104,8 +110,11 @@ impl Metrics {
         }
     }
 
-    /// The first piece of an answer came.
-    pub fn first_piece(&self, class: &str, since: Duration) {
+    /// The first piece of an answer came, `delivery` after the engine gave its token.
+    pub fn first_piece(&self, class: &str, since: Duration, delivery: Option<Duration>) {
+        if let Some(delivery) = delivery {
+            self.deliver.observe(delivery.as_secs_f64());
+        }
         self.ttft.with_label_values(&[class]).observe(since.as_secs_f64());
     }
 

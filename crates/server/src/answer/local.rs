@@ -196,9 +196,10 @@ impl LocalModel {
         progress: Arc<Progress>,
     ) -> Result<(RequestId, Pieces), ApiError> {
         let (sender, events) = unbounded_channel();
-        let sink = Box::new(move |event| match sender.send(event) {
-            Ok(()) => Delivery::Taken,
-            Err(_) => Delivery::Gone,
+        let counts = Arc::clone(&progress);
+        let sink = Box::new(move |event| {
+            counts.token_came();
+            sender.send(event).map_or(Delivery::Gone, |()| Delivery::Taken)
         });
         let request = self.engine_request(prepared, class, seed, first);
         let ticket = self.engine().submit(request, sink)?;

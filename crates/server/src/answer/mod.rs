@@ -13,6 +13,7 @@ use perilune_chat::scanner::{Delta, Finish, Open, Reply};
 use perilune_chat::wire::openai::TokenLogprob;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// The pieces of one choice, ending with [`Piece::End`] or an error. Dropping the stream cancels its work.
 pub type Pieces = Pin<Box<dyn Stream<Item = Result<Piece, ApiError>> + Send>>;
@@ -42,15 +43,45 @@ pub struct End {
 }
 
 /// What an answer has used so far, readable while it runs and after it was dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
+    made: Instant,
+    /// When the engine gave its latest token, nanoseconds after `made`.
+    token_ns: AtomicU64,
     prompt: AtomicU64,
     cached: AtomicU64,
     completion: AtomicU64,
     reasoning: AtomicU64,
 }
 
+impl Default for Progress {
+    fn default() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            made: Instant::now(),
+            token_ns: zero(),
+            prompt: zero(),
+            cached: zero(),
+            completion: zero(),
+            reasoning: zero(),
+        }
+    }
+}
+
 impl Progress {
+    /// The engine has just given a token.
+    pub(crate) fn token_came(&self) {
+        let now = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.token_ns.store(now, Ordering::Relaxed);
+    }
+
+    /// Time since the engine gave its latest token; `None` before the first.
+    #[must_use]
+    pub fn since_token(&self) -> Option<Duration> {
+        let came = self.token_ns.load(Ordering::Relaxed);
+        (came > 0).then(|| self.made.elapsed().saturating_sub(Duration::from_nanos(came)))
+    }
+
     /// The counts as they stand.
     #[must_use]
     pub fn usage(&self) -> Usage {
