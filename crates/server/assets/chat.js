@@ -64,6 +64,7 @@ function meter(line) {
   let last = 0;
   let shown = 0;
   let n = 0;
+  const rate = () => `≈ ${((n - 1) / (last - first) * 1000).toFixed(1)} tokens/s`;
   return {
     piece() {
       n += 1;
@@ -71,7 +72,7 @@ function meter(line) {
       first ??= last;
       if (last - shown < SPEED_EVERY_MS || n < 2) return;
       shown = last;
-      line.textContent = `≈ ${((n - 1) / (last - first) * 1000).toFixed(1)} tokens/s`;
+      line.textContent = rate();
     },
     end(usage, reason) {
       const parts = [];
@@ -85,6 +86,8 @@ function meter(line) {
         const cached = usage.prompt_tokens_details?.cached_tokens ?? usage.cached_tokens ?? 0;
         parts.push(`${usage.completion_tokens} tokens (${thinking} thinking)`);
         parts.push(`prompt ${usage.prompt_tokens} (${cached} cached)`);
+      } else if (last > first) {
+        parts.push(rate());
       }
       if (first !== null) parts.push(`first after ${((first - since) / 1000).toFixed(2)} s`);
       if (reason === "length") parts.push("cut off at the most tokens");
@@ -129,9 +132,17 @@ function reply() {
         boxes[piece.index].textContent = `${call.function.name}(${call.function.arguments})`;
       }
     },
+    /** Says what failed, and offers the same request once more. */
     fail(text) {
       const line = article.appendChild(element("p", "alert", text));
       line.setAttribute("role", "alert");
+      const again = article.appendChild(element("button", "quiet", "Try again"));
+      again.type = "button";
+      again.addEventListener("click", () => {
+        if (running) return;
+        article.remove();
+        answer();
+      });
     },
   };
 }
@@ -147,8 +158,16 @@ function request() {
     thinking: { type: at("thinking").checked ? "enabled" : "disabled" },
     stream: true,
     stream_options: { include_usage: true },
-    ...(tools ? { tools: JSON.parse(tools) } : {}),
+    ...(tools ? { tools: parsed(tools) } : {}),
   };
+}
+
+function parsed(tools) {
+  try {
+    return JSON.parse(tools);
+  } catch (error) {
+    throw new Error(`the tools in the settings are not JSON: ${error.message}`);
+  }
 }
 
 async function post(body, signal) {

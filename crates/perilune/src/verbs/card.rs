@@ -108,10 +108,6 @@ fn memory(plan: &Plan) -> Vec<Memory> {
     let how = if re_encoded { "re-encoded to 8 bit at load" } else { "mapped from the files, as published" };
     let mapped = "mapped from the files";
     let cache = format!("{} B a token", count(plan.cache_bytes_per_token));
-    let read = format!(
-        "taken while it runs; a decoded token reads {} B of weights",
-        count(plan.read_bytes_per_step)
-    );
     let parts: [(&str, u64, &str); 6] = [
         ("Routed experts", plan.weights.experts, mapped),
         ("Dense matrices", dense, how),

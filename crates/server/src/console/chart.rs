@@ -19,6 +19,32 @@ const BOTTOM: f64 = 22.0;
 /// Lines across the drawing, the base line aside.
 const TICKS_MAX: f64 = 4.0;
 
+/// How the values of a chart are written, and the smallest distance of its lines: 1 for what is counted.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    pub(super) shown: fn(f64) -> String,
+    pub(super) tick_min: f64,
+}
+
+/// The lines across a drawing, and how far apart they are.
+#[derive(Clone, Copy)]
+struct Axis {
+    tick: f64,
+    n_ticks: usize,
+}
+
+impl Axis {
+    fn new(max: f64, tick_min: f64) -> Self {
+        let tick = tick(max).max(tick_min);
+        Self { tick, n_ticks: (max / tick).ceil() as usize }
+    }
+
+    /// Height of a value in the drawing.
+    fn height(self, value: f64) -> f64 {
+        value / (self.n_ticks.max(1) as f64 * self.tick) * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
 /// Distance of the lines: 1, 2 or 5 times a power of ten, so that `TICKS_MAX` of them or fewer reach `max`.
 fn tick(max: f64) -> f64 {
     let raw = max.max(f64::MIN_POSITIVE) / TICKS_MAX;
@@ -28,36 +54,32 @@ fn tick(max: f64) -> f64 {
 }
 
 /// Stacked bars, one a day; hovering or a screen reader tells each bar's numbers.
-pub(super) fn bars(title: &str, days: &[String], series: &[Series], shown: fn(f64) -> String) -> Markup {
+pub(super) fn bars(title: &str, days: &[String], series: &[Series], scale: Scale) -> Markup {
+    let shown = scale.shown;
     let sums: Vec<f64> =
         (0..days.len()).map(|day| series.iter().map(|series| series.values[day]).sum()).collect();
     let total: f64 = sums.iter().sum();
     let max = sums.iter().copied().fold(0.0, f64::max);
+    let axis = Axis::new(max, scale.tick_min);
     html! {
         figure.chart {
             figcaption { strong { (title) } " " span.sum { (shown(total)) } }
             svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img"
                 aria-label=(format!("{title}: {} in all, at most {} a day", shown(total), shown(max))) {
-                (axes(days, max, shown))
-                @for (at, day) in days.iter().enumerate() { (bar(at, day, days.len(), series, max, shown)) }
+                (axes(days, axis, shown))
+                @for (at, day) in days.iter().enumerate() { (bar(at, day, days.len(), series, axis, shown)) }
             }
             @if series.len() > 1 { (legend(series)) }
         }
     }
 }
 
-fn height(value: f64, max: f64) -> f64 {
-    let top = (max / tick(max)).ceil().max(1.0) * tick(max);
-    if max > 0.0 { value / top * (HEIGHT - TOP - BOTTOM) } else { 0.0 }
-}
-
-fn axes(days: &[String], max: f64, shown: fn(f64) -> String) -> Markup {
+fn axes(days: &[String], axis: Axis, shown: fn(f64) -> String) -> Markup {
     let base = HEIGHT - BOTTOM;
-    let n_ticks = if max > 0.0 { (max / tick(max)).ceil() as usize } else { 0 };
     html! {
-        @for at in 0..=n_ticks {
-            @let value = at as f64 * tick(max);
-            @let y = base - height(value, max);
+        @for at in 0..=axis.n_ticks {
+            @let value = at as f64 * axis.tick;
+            @let y = base - axis.height(value);
             line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(format!("{y:.1}")) y2=(format!("{y:.1}")) {}
             text.axis x=(LEFT - 4.0) y=(format!("{:.1}", y + 3.5)) text-anchor="end" { (shown(value)) }
         }
@@ -68,7 +90,14 @@ fn axes(days: &[String], max: f64, shown: fn(f64) -> String) -> Markup {
     }
 }
 
-fn bar(at: usize, day: &str, n_days: usize, series: &[Series], max: f64, shown: fn(f64) -> String) -> Markup {
+fn bar(
+    at: usize,
+    day: &str,
+    n_days: usize,
+    series: &[Series],
+    axis: Axis,
+    shown: fn(f64) -> String,
+) -> Markup {
     let step = (WIDTH - LEFT - RIGHT) / n_days as f64;
     let (x, width) = (LEFT + step * (at as f64 + 0.1), step * 0.8);
     let mut base = HEIGHT - BOTTOM;
@@ -77,7 +106,7 @@ fn bar(at: usize, day: &str, n_days: usize, series: &[Series], max: f64, shown: 
         .enumerate()
         .filter(|(_, series)| series.values[at] > 0.0)
         .map(|(layer, series)| {
-            let height = height(series.values[at], max);
+            let height = axis.height(series.values[at]);
             base -= height;
             (layer, series, base, height)
         })
@@ -153,13 +182,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_has_whole_lines() {
+        for (max, tick_min, expected) in [(2.0, 1.0, 1.0), (2.0, 0.0, 0.5), (1.0, 1.0, 1.0), (9.0, 1.0, 5.0)]
+        {
+            let axis = Axis::new(max, tick_min);
+            assert!((axis.tick / expected - 1.0).abs() < 1e-9, "{max}: {}", axis.tick);
+            assert!(axis.n_ticks as f64 * axis.tick >= max);
+        }
+    }
+
+    #[test]
     fn bars_are_as_high_as_their_numbers() {
         let days = ["2025-11-23".to_owned(), "2025-11-24".to_owned()];
         let layers = [
             Series { name: "low", values: vec![0.0, 30.0] },
             Series { name: "high", values: vec![10.0, 10.0] },
         ];
-        let svg = bars("Things", &days, &layers, |value| format!("{value}")).into_string();
+        let scale = Scale { shown: |value| format!("{value}"), tick_min: 0.0 };
+        let svg = bars("Things", &days, &layers, scale).into_string();
         // The drawing is 168 units high for 40, the highest line.
         assert!(svg.contains(r#"y="136.0" height="42.0"><title>2025-11-23: 10 high<"#), "{svg}");
         assert!(svg.contains(r#"y="52.0" height="126.0"><title>2025-11-24: 30 low<"#), "{svg}");
@@ -169,11 +209,9 @@ mod tests {
 
     #[test]
     fn nothing_makes_an_empty_chart() {
-        let svg =
-            bars("Nothing", &["2025-11-24".to_owned()], &[Series { name: "none", values: vec![0.0] }], |v| {
-                format!("{v}")
-            });
-        let svg = svg.into_string();
+        let scale = Scale { shown: |value| format!("{value}"), tick_min: 0.0 };
+        let none = [Series { name: "none", values: vec![0.0] }];
+        let svg = bars("Nothing", &["2025-11-24".to_owned()], &none, scale).into_string();
         assert!(!svg.contains("NaN") && !svg.contains("<rect"), "{svg}");
     }
 }

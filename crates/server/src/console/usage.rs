@@ -1,6 +1,6 @@
 //! Usage: what the ledger says, in charts, sums and lines.
 
-use super::chart::{Series, bars};
+use super::chart::{Scale, Series, bars};
 use super::shell::scroll;
 use super::text::{DAY_MS, count, day, time};
 use super::{Broken, Console, Session, html as page};
@@ -123,10 +123,12 @@ fn charts(days: &[String], totals: &[Totals]) -> Markup {
             line.usage.completion_tokens.saturating_sub(line.usage.reasoning_tokens) as f64
         }),
     ];
+    let counted = Scale { shown: short, tick_min: 1.0 };
+    let paid = Scale { shown: dollars, tick_min: 0.0 };
     html! {
-        (bars("Tokens", days, &tokens, short))
-        (bars("Requests", days, &[series("requests", |line| line.n_requests as f64)], short))
-        (bars("Cost", days, &[series("", |line| line.cost.dollars())], dollars))
+        (bars("Tokens", days, &tokens, counted))
+        (bars("Requests", days, &[series("requests", |line| line.n_requests as f64)], counted))
+        (bars("Cost", days, &[series("", |line| line.cost.dollars())], paid))
     }
 }
 
