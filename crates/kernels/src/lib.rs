@@ -10,7 +10,8 @@
 //! **Definition and versions.** [`reference`] holds the plain scalar form of every operation; it is the
 //! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`) give *the same bits*:
 //! each reduction runs over [`LANES`] partial sums in a written order and is folded by halves, so the result
-//! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads.
+//! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads. (The one
+//! exception: where K is not a multiple of 16, a sum that underflowed to minus zero may come out as plus zero.)
 //!
 //! Reading order: [`bf16`](half::bf16) buffers in [`matrix`], the processor in [`cpu`], then one module an
 //! operation: [`matmul`], [`norm`], [`rope`], [`activation`], [`router`], [`experts`], [`attention`].

@@ -50,7 +50,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool of `n_threads` in all (the caller counted), at least 1 and at most [`MAX_THREADS`].
+    /// A pool of `n_threads` in all (the caller counted), at least 1 and at most [`MAX_THREADS`]; fewer where the
+    /// system gives no more, which [`Pool::n_threads`] tells.
     pub fn new(n_threads: usize) -> Self {
         let state = Arc::new(State {
             epoch: AtomicU64::new(0),
@@ -66,12 +67,9 @@ impl Pool {
         });
         let spawn = |worker_idx: usize| {
             let state = Arc::clone(&state);
-            std::thread::Builder::new()
-                .name(format!("perilune-cpu-{worker_idx}"))
-                .spawn(move || work(&state))
-                .expect("the system gives a thread: the operator lowers --threads where it does not")
+            std::thread::Builder::new().name(format!("perilune-cpu-{worker_idx}")).spawn(move || work(&state))
         };
-        let workers = (1..n_threads.clamp(1, MAX_THREADS)).map(spawn).collect();
+        let workers = (1..n_threads.clamp(1, MAX_THREADS)).map_while(|i| spawn(i).ok()).collect();
         Pool { state, workers, turn: Mutex::new(()) }
     }
 

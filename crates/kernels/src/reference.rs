@@ -181,8 +181,8 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections
     for (group, values) in x.chunks_exact(GROUP).enumerate() {
         // As integers NaN is above infinity, so a NaN in the group makes the scale NaN and nothing hides it.
         let amax = f32::from_bits(values.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
-        let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
-        scales[group] = amax / 127.0;
+        let (scale, inverse) = group_scale(amax);
+        scales[group] = scale;
         let mut sum = 0;
         for (column, value) in values.iter().enumerate() {
             let code = (value * inverse).round_ties_even() as i8;
@@ -191,6 +191,17 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections
         }
         corrections[group] = -8 * sum;
     }
+}
+
+/// Largest magnitude of a group that is stored as zeros: below it 127/max would not be finite.
+pub const GROUP_MAX_TINY: f32 = 1e-36;
+
+/// Scale of a group of 8-bit codes with largest magnitude `amax`, and its inverse; NaN and infinity give a scale that
+/// no product hides.
+#[inline(always)]
+pub fn group_scale(amax: f32) -> (f32, f32) {
+    let inverse = if amax >= GROUP_MAX_TINY { 127.0 / amax } else { 0.0 };
+    (if amax < GROUP_MAX_TINY { 0.0 } else { amax / 127.0 }, inverse)
 }
 
 /// One row of packed INT4 as `f32`: `out[k] = (nibble - 8) * scale`, exact in `f32`.
@@ -216,9 +227,18 @@ pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Factor of a row in RMSNorm from its sum of squares; NaN where that overflows, or a row of zeros would hide it.
+#[inline(always)]
+pub fn rms_scale(sum_of_squares: f32, n: usize, eps: f32) -> f32 {
+    if sum_of_squares == f32::INFINITY {
+        return f32::NAN;
+    }
+    1.0 / (sum_of_squares / n as f32 + eps).sqrt()
+}
+
 /// RMSNorm of one row: `x * (1 / sqrt(mean(x^2) + eps)) * weight` (Zhang and Sennrich 2019).
 pub fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    let scale = rms_scale(dot(x, x), x.len(), eps);
     for ((x, w), out) in x.iter().zip(weight).zip(out) {
         *out = x * scale * w;
     }

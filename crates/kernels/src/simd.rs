@@ -4,7 +4,7 @@
 //! Every function here is unsafe for one reason: it may run only where the processor has the features of `L`.
 
 use crate::lanes::Lanes;
-use crate::reference::stored_position;
+use crate::reference::{group_scale, rms_scale, stored_position};
 use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 
@@ -213,7 +213,7 @@ pub(crate) unsafe fn rms_norm_row<L: Lanes>(x: &[f32], weight: &[f32], eps: f32,
     assert!(weight.len() == x.len() && out.len() == x.len());
     // SAFETY: features are the caller's contract; runs stay below the common length.
     unsafe {
-        let scale = 1.0 / (dot::<L>(x, x) / x.len() as f32 + eps).sqrt();
+        let scale = rms_scale(dot::<L>(x, x), x.len(), eps);
         let (x, weight, len, out) = (x.as_ptr(), weight.as_ptr(), x.len(), out.as_mut_ptr());
         for_each_run(len, |at, n| {
             let y = load::<L>(x.add(at), n).mul(L::splat(scale)).mul(load::<L>(weight.add(at), n));
@@ -279,8 +279,8 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
             top[k % 8] = top[k % 8].max(value.to_bits() & 0x7fff_ffff);
         }
         let amax = f32::from_bits(top.into_iter().max().unwrap_or(0));
-        let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
-        scales[group] = amax / 127.0;
+        let (scale, inverse) = group_scale(amax);
+        scales[group] = scale;
         let mut rounded = [0.0f32; GROUP];
         // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
         unsafe {

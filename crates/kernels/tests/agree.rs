@@ -229,6 +229,26 @@ fn a_nan_or_infinity_is_never_hidden_by_quantising() {
 }
 
 #[test]
+fn groups_of_tiny_values_are_zeros_everywhere() {
+    for largest in [0.0, f32::MIN_POSITIVE, 3e-37, 1e-36, 1e-30] {
+        check("tiny values", 17, |cpu, rng| {
+            let x: Vec<f32> = rng.values(64).iter().map(|v| v.clamp(-1.0, 1.0) * largest).collect();
+            let w = matrix(rng, "int4", 3, 64);
+            product(cpu, &x, &w, true)
+        });
+    }
+}
+
+#[test]
+fn an_overflowing_norm_says_so() {
+    for cpu in cpus(1) {
+        let mut out = [0.0f32; 32];
+        norm::rms_norm(&cpu, &[1e25; 32], 32, &[1.0; 32], 1e-5, &mut out);
+        assert!(out.iter().all(|v| v.is_nan()), "{}: {out:?}", cpu.isa().name());
+    }
+}
+
+#[test]
 fn element_wise_operations_agree() {
     for n in [1, 16, 33, 128, 200] {
         let seed = n as u64;

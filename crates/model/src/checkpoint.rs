@@ -79,8 +79,8 @@ impl<'a> Tensor<'a> {
 
 impl Checkpoint {
     /// Open the checkpoint in `dir`: read the config and the headers, map the shards, and check name, dtype and shape
-    /// of every tensor the config implies. Reads no weight: values are checked by [`Checkpoint::check_matrix`] when a
-    /// matrix is loaded, and all at once by the verb `verify`.
+    /// of every tensor the config implies. Reads no weight: values are checked by the verb `verify`, and by
+    /// [`Checkpoint::check_values`] where a run gave numbers that are not finite.
     ///
     /// # Errors
     /// One sentence that names the file, the tensor and what was expected.

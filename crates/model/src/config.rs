@@ -333,7 +333,11 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigProblem> {
     if n_bytes > CONFIG_BYTES_MAX {
         return Err(ConfigProblem::TooLong(n_bytes));
     }
-    std::fs::read_to_string(path).map_err(ConfigProblem::Read)
+    if std::fs::metadata(path).map_err(ConfigProblem::Read)?.is_file() {
+        std::fs::read_to_string(path).map_err(ConfigProblem::Read)
+    } else {
+        Err(ConfigProblem::Read(std::io::Error::other("it is not a file")))
+    }
 }
 
 fn require(holds: bool, key: &str, found: usize, expected: &str) -> Result<(), ConfigProblem> {

@@ -204,7 +204,11 @@ fn attention_bytes(shape: &MlaShape, arithmetic: Arithmetic, pass: PassShape) ->
             shape.key_value() * shape.rank + block + pass.n_rows * (shape.v + 2)
         }
     };
-    4 * task * pass.n_threads.min(shape.n_heads)
+    let n_tasks = match arithmetic {
+        Arithmetic::Exact => pass.n_rows * shape.n_heads,
+        Arithmetic::Fast => shape.n_heads,
+    };
+    4 * task * pass.n_threads.min(n_tasks)
 }
 
 impl Model {
@@ -218,9 +222,7 @@ impl Model {
         cpu: Cpu,
         arithmetic: Arithmetic,
     ) -> Result<Self, ForwardError> {
-        if arithmetic == Arithmetic::Fast {
-            check_groups(&config)?;
-        }
+        check_widths(&config, arithmetic)?;
         let rule = RouterRule {
             n_chosen: config.num_experts_per_tok,
             n_group: config.n_group,
@@ -514,7 +516,14 @@ impl<'a> Input<'a> {
     }
 }
 
-fn check_groups(config: &Config) -> Result<(), ForwardError> {
+/// Whether `arithmetic` (and 8-bit weights, which only the fast path takes) can serve the config's widths.
+///
+/// # Errors
+/// [`ForwardError::WidthNotGrouped`], for [`Arithmetic::Fast`] alone.
+pub fn check_widths(config: &Config, arithmetic: Arithmetic) -> Result<(), ForwardError> {
+    if arithmetic == Arithmetic::Exact {
+        return Ok(());
+    }
     let widths = [
         ("hidden_size", config.hidden_size),
         ("intermediate_size", config.intermediate_size),

@@ -4,12 +4,13 @@
 //! itself (re-encoded copies, cache, scratch) is anonymous memory. Mapped pages can be dropped and read again,
 //! anonymous ones cannot.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Dtype};
 use crate::config::Config;
-use crate::forward::{Arithmetic, PassShape, Workspace};
+use crate::forward::{self, Arithmetic, ForwardError, PassShape, Workspace};
 use crate::layout::{self, Kind, TensorSpec};
 use crate::solo::PREFILL_CHUNK;
 use crate::weights::Dense;
+use perilune_kernels::reference::stored_width;
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
@@ -60,6 +61,9 @@ pub enum PlanError {
     /// The exact path has no 8-bit weights.
     #[error("the exact path runs the weights as published; take `--dense bf16`, or the fast path")]
     ExactInt8,
+    /// Widths that the path cannot serve.
+    #[error(transparent)]
+    Widths(#[from] ForwardError),
 }
 
 /// Bytes of weights by how a run holds them.
@@ -75,6 +79,8 @@ pub struct Weights {
     pub dense_int8: u64,
     /// Norms and routers.
     pub rest: u64,
+    /// Of all of these, what lies unaligned in its file and is copied to anonymous memory when it is loaded.
+    pub misaligned: u64,
 }
 
 impl Weights {
@@ -94,6 +100,7 @@ impl Weights {
             dense_int8: total(&spec_int8_bytes)
                 + if is_tied { int8_bytes(config.vocab_size as u64, config.hidden_size as u64) } else { 0 },
             rest: of_kinds(&[Kind::Norm, Kind::Router]),
+            misaligned: 0,
         }
     }
 
@@ -102,7 +109,13 @@ impl Weights {
         let announced = Weights::of_config(&checkpoint.config);
         let mut weights = Weights { dense_int8: announced.dense_int8, ..Weights::default() };
         for spec in layout::expected(&checkpoint.config) {
-            let n_bytes = checkpoint.tensor(&spec.name).map_or(0, |tensor| tensor.bytes().len() as u64);
+            let Some(tensor) = checkpoint.tensor(&spec.name) else { continue };
+            let n_bytes = tensor.bytes().len() as u64;
+            let element_bytes = tensor.dtype.bitsize() / 8;
+            // Packed words are read as bytes, so they lie well anywhere.
+            if tensor.dtype != Dtype::I32 && !tensor.range.start.is_multiple_of(element_bytes.max(1)) {
+                weights.misaligned += n_bytes;
+            }
             match spec.kind {
                 Kind::Embedding => weights.embedding += n_bytes,
                 Kind::RoutedExpert => weights.experts += n_bytes,
@@ -122,9 +135,11 @@ impl Weights {
 /// Kinds whose matrices `--dense int8` re-encodes.
 const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExpert, Kind::Head];
 
-/// Bytes of a matrix `[n_rows, n_columns]` re-encoded to 8 bit: a code per weight, an f32 scale per 32 columns of a row.
+/// Bytes of a matrix `[n_rows, n_columns]` re-encoded to 8 bit: a code per weight in whole runs of 128, an f32 scale per
+/// 32 columns of a row.
 pub fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
-    n_rows * (n_columns + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
+    let width = stored_width(n_columns as usize) as u64;
+    n_rows * (width + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
 }
 
 fn spec_int8_bytes(spec: &TensorSpec) -> u64 {
@@ -199,6 +214,7 @@ impl Plan {
         if (path, dense) == (Arithmetic::Exact, Dense::Int8) {
             return Err(PlanError::ExactInt8);
         }
+        forward::check_widths(config, path)?;
         let share = |n_tokens| experts_touched(config, n_tokens) / config.n_routed_experts as f64;
         let experts_of = |n_tokens| (weights.experts as f64 * share(n_tokens)) as u64;
         let reencoded_bytes = if dense == Dense::Int8 { weights.dense_int8 } else { 0 };
@@ -207,11 +223,14 @@ impl Plan {
         let cache_bytes = n_tokens.saturating_mul(cache_bytes_per_token);
         let scratch_bytes = scratch_bytes(config, &request);
         let row_bytes = weights.embedding / config.vocab_size as u64;
-        let embedding = weights.embedding.min(n_tokens.saturating_mul(row_bytes + FAULT_BYTES));
+        let is_head = config.tie_word_embeddings && dense == Dense::AsPublished;
+        let touched = weights.embedding.min(n_tokens.saturating_mul(row_bytes + FAULT_BYTES));
+        let embedding = if is_head { weights.embedding } else { touched };
         let mapped_resident_bytes = embedding + experts_of(n_tokens) + mapped_dense + weights.rest;
         let anonymous_bytes = reencoded_bytes
             .saturating_add(cache_bytes)
             .saturating_add(scratch_bytes)
+            .saturating_add(weights.misaligned)
             .saturating_add(PROCESS_BYTES);
         Ok(Plan {
             request,
@@ -228,7 +247,7 @@ impl Plan {
                 + reencoded_bytes
                 + mapped_dense
                 + weights.rest
-                + batch * row_bytes,
+                + if is_head { weights.embedding } else { batch * row_bytes },
         })
     }
 

@@ -139,13 +139,15 @@ impl Blueprint {
     /// # Errors
     /// When the folder is in use, a file cannot be written, or the watcher stops it; then nothing is left.
     pub fn write(&self, out: &Path, watch: &dyn Watch) -> Result<(), SynthError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| SynthError::Read { path: path.clone(), source })
+        };
+        let ranks = self.options.tokenizer.as_ref().map(read).transpose()?;
         let mut folder = Folder::claim(out, watch)?;
         for shard in &self.shards {
             folder.write_shard(shard, self.options.seed, self.options.n_threads)?;
         }
-        if let Some(tokenizer) = &self.options.tokenizer {
-            let ranks = std::fs::read(tokenizer)
-                .map_err(|source| SynthError::Read { path: tokenizer.clone(), source })?;
+        if let Some(ranks) = ranks {
             folder.write_file(TOKENIZER_FILE, &ranks)?;
         }
         if self.shards.len() > 1 {

@@ -104,12 +104,11 @@ impl Weights {
         let embedding_stem = format!("{model}.embed_tokens");
         let head_stem = format!("{}lm_head", config.tensor_prefix);
         let head_stem = if config.tie_word_embeddings { &embedding_stem } else { &head_stem };
-        let weights = Weights {
-            embedding: loader.matrix(&embedding_stem, v, c)?,
-            layers,
-            norm: loader.vector(&format!("{model}.norm.weight"))?,
-            head: loader.dense(head_stem, v, c)?,
-        };
+        let embedding = loader.plain(&embedding_stem, v, c)?;
+        let is_shared = config.tie_word_embeddings && dense == Dense::AsPublished;
+        let head = if is_shared { embedding.clone() } else { loader.dense(head_stem, v, c)? };
+        let norm = loader.vector(&format!("{model}.norm.weight"))?;
+        let weights = Weights { embedding, layers, norm, head };
         progress(config.num_hidden_layers, config.num_hidden_layers);
         Ok(weights)
     }
@@ -180,7 +179,7 @@ impl Loader<'_> {
         let shared_width = c.moe_intermediate_size * c.n_shared_experts;
         let shared = |width| self.swiglu(&format!("{stem}.shared_experts"), width, true);
         Ok(Mlp::Moe(Moe {
-            router: self.matrix(&format!("{stem}.gate"), c.n_routed_experts, c.hidden_size)?,
+            router: self.plain(&format!("{stem}.gate"), c.n_routed_experts, c.hidden_size)?,
             bias: self.vector(&format!("{stem}.gate.e_score_correction_bias"))?,
             experts: (0..c.n_routed_experts).map(expert).collect::<Result<_, _>>()?,
             shared: (shared_width > 0).then(|| shared(shared_width)).transpose()?,
@@ -191,7 +190,7 @@ impl Loader<'_> {
         let c = self.config.hidden_size;
         let load = |name: &str, n_rows: usize, n_cols: usize| {
             let stem = format!("{stem}.{name}");
-            if dense { self.dense(&stem, n_rows, n_cols) } else { self.matrix(&stem, n_rows, n_cols) }
+            if dense { self.dense(&stem, n_rows, n_cols) } else { self.expert(&stem, n_rows, n_cols) }
         };
         Ok(SwiGlu {
             gate: load("gate_proj", width, c)?,
@@ -202,7 +201,7 @@ impl Loader<'_> {
 
     /// A matrix that [`Dense`] speaks of.
     fn dense(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
-        let published = self.matrix(stem, n_rows, n_cols)?;
+        let published = self.plain(stem, n_rows, n_cols)?;
         if self.dense == Dense::AsPublished || published.is_integer() {
             return Ok(published);
         }
@@ -214,14 +213,20 @@ impl Loader<'_> {
         Ok(encoded)
     }
 
-    /// A matrix as the file has it: `stem.weight`, or the packed three.
-    fn matrix(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
-        if let Some(tensor) = self.checkpoint.tensor(&format!("{stem}.weight")) {
-            let data = match tensor.dtype {
-                Dtype::F32 => MatrixData::F32(Buffer::mapped(tensor.file, tensor.range)),
-                _ => MatrixData::Bf16(Buffer::mapped(tensor.file, tensor.range)),
-            };
-            return Ok(Matrix::new(n_rows, n_cols, data));
+    /// The matrix `stem.weight`, in place.
+    fn plain(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
+        let tensor = self.require(&format!("{stem}.weight"))?;
+        let data = match tensor.dtype {
+            Dtype::F32 => MatrixData::F32(Buffer::mapped(tensor.file, tensor.range)),
+            _ => MatrixData::Bf16(Buffer::mapped(tensor.file, tensor.range)),
+        };
+        Ok(Matrix::new(n_rows, n_cols, data))
+    }
+
+    /// A routed expert's matrix: packed where the config says so, and only then.
+    fn expert(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
+        if self.config.quantization.is_none() {
+            return self.plain(stem, n_rows, n_cols);
         }
         let packed = self.require(&format!("{stem}.weight_packed"))?;
         let scales = self.require(&format!("{stem}.weight_scale"))?;

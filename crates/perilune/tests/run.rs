@@ -180,6 +180,40 @@ fn half_nan() -> [u8; 2] {
 }
 
 #[test]
+fn a_stray_tensor_beside_packed_experts_is_passed_over() {
+    let copy = copy_of("d/int4");
+    let path = copy.path().join("model.safetensors");
+    let file = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let name = "model.layers.1.mlp.experts.4.up_proj.weight";
+    let stray = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, vec![3], &[0; 6]).unwrap();
+    let all = tensors.tensors().into_iter().chain([(name.to_owned(), stray)]);
+    std::fs::write(&path, safetensors::serialize(all, None).unwrap()).unwrap();
+    let run =
+        |dir: &Path| ok(&["generate", dir.to_str().unwrap(), "--ids", "1,2,3", "-n", "8", "--ignore-eos"]);
+    assert_eq!(run(copy.path()), run(&golden("d/int4")));
+}
+
+#[test]
+fn a_reader_who_leaves_early_ends_the_run_quietly() {
+    use std::process::Stdio;
+    let dir = golden("d/int4");
+    for verb in
+        [&["bench", "--kernels"][..], &["generate", dir.to_str().unwrap(), "--ids", "1", "-n", "9", "--json"]]
+    {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_perilune"))
+            .args(verb)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{verb:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
 fn bad_requests_are_one_sentence() {
     let dir = golden("d/int4");
     let dir = dir.to_str().unwrap();
@@ -191,6 +225,14 @@ fn bad_requests_are_one_sentence() {
     assert!(text.contains("max_position_embeddings"), "{text}");
     let text = error(&["generate", dir, "--ids", "1", "--path", "exact", "--dense", "int8"]);
     assert!(text.contains("exact path"), "{text}");
+    for n in ["1000000000000", "18446744073709551000", "18446744073709551615"] {
+        let text = error(&["generate", dir, "--ids", "1,2", "-n", n, "--ignore-eos"]);
+        assert!(text.contains("max_position_embeddings"), "{text}");
+        let text = error(&["bench", dir, "--prompt", n]);
+        assert!(text.contains("max_position_embeddings"), "{text}");
+    }
+    let text = error(&["bench", dir, "--batch", "1000000000000"]);
+    assert!(text.contains("ask for fewer tokens"), "{text}");
     let text = error(&["generate", "/no/such/folder", "--ids", "1"]);
     assert!(text.contains("/no/such/folder is not a folder"), "{text}");
     let text = error(&["logits", dir, "--ids", "1", "--out", "/no/such/folder/x"]);
@@ -210,6 +252,6 @@ fn bench_measures_beside_the_machines_limits() {
     assert!(report["accuracy"]["mean_kl_nats"].as_f64().unwrap() < 1e-2);
     for run in report["runs"].as_array().unwrap() {
         assert!(run["decode_tokens_per_s"].as_f64().unwrap() > 0.0);
-        assert!(run["weight_bytes_per_step"].as_u64().unwrap() > 0);
+        assert!(run["bytes_per_step"].as_u64().unwrap() > 0);
     }
 }

@@ -1,11 +1,12 @@
 //! What all endpoints share: the models on offer, the store, the limits, the figures.
 
-use crate::answer::local::{LocalModel, ServedModel};
+use crate::answer::local::LocalModel;
+use crate::answer::served::ServedModel;
 use crate::console::Sessions;
 use crate::error::ApiError;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
-use crate::store::{Key, KeyKind, Store, digest, now_ms};
+use crate::store::{Key, Store, digest, now_ms};
 use crate::upstream::Upstream;
 use http::{HeaderMap, header};
 use perilune_engine::request::Class;
@@ -216,8 +217,7 @@ impl App {
     /// Whether no key is needed: on loopback, as long as none for the APIs was ever made. Admin keys do not count:
     /// the first is made unasked.
     async fn is_open(&self) -> Result<bool, ApiError> {
-        let is_api = |key: &Key| key.kind == KeyKind::Api;
-        Ok(self.inner.is_loopback && !self.store().keys().await?.iter().any(is_api))
+        Ok(self.inner.is_loopback && !self.store().has_api_keys().await?)
     }
 
     /// A web page may make its reader's browser ask this machine: without keys, only this machine's pages may.

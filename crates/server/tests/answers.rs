@@ -5,6 +5,12 @@
 mod common;
 
 use common::{House, Rng, chat, user};
+use futures_util::StreamExt;
+use perilune_chat::message::{Conversation, Message, Request};
+use perilune_chat::model::{ChatModel, Event};
+use perilune_chat::scanner::{Finish, Reply};
+use perilune_engine::request::Class;
+use perilune_server::answer::served::ServedModel;
 use serde_json::{Map, Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -336,4 +342,48 @@ async fn a_tool_loop_prefills_only_what_is_new() {
         messages.push(message);
         messages.push(json!({ "role": "tool", "tool_call_id": id, "content": "sunny" }));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_gets_what_a_client_gets() {
+    let house = House::new();
+    let text = house.script("<think>Two and two.</think>Four.");
+    let (_, body) = house.post(CHAT, &chat(&text, &json!({}))).await;
+    let (name, model) = ("local".to_owned(), house.app.local().unwrap().clone());
+    let served = ServedModel { name, model, class: Class::Latency };
+    let asked = Message::User { name: None, text };
+    let conversation = Conversation::new(vec![asked], Vec::new()).unwrap();
+    assert_eq!(
+        served.count_tokens(&conversation).unwrap() as u64,
+        body["usage"]["prompt_tokens"].as_u64().unwrap()
+    );
+    let mut request = Request::new(conversation);
+    request.sampling.temperature = Some(0.0);
+    let events: Vec<Event> = served.answer(request).map(Result::unwrap).collect().await;
+    let deltas = events.iter().filter_map(|event| match event {
+        Event::Delta(delta) => Some(delta.clone()),
+        _ => None,
+    });
+    let reply: Reply = deltas.collect();
+    assert_eq!((reply.reasoning.as_str(), reply.content.as_str()), ("Two and two.", "Four."));
+    let [.., Event::Usage(usage), Event::Finish { finish: Finish::Stop, left_open: None }] =
+        events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(usage.completion_tokens, body["usage"]["completion_tokens"].as_u64().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thinking_budget_ends_the_thinking() {
+    let house = House::new();
+    let text = house.script(&format!("<think>{}</think>Done.", "on and on ".repeat(60)));
+    let body = json!({
+        "model": "kimi-k2-thinking", "max_tokens": 400, "temperature": 0, "messages": user(&text),
+        "thinking": { "type": "enabled", "budget_tokens": 20 },
+    });
+    let (status, answer) = house.post("/v1/messages", &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let thinking = answer["content"][0]["thinking"].as_str().unwrap();
+    assert!(house.tokenizer.encode_ordinary(thinking).len() <= 20, "{thinking}");
 }

@@ -385,6 +385,8 @@ async fn line(app: &App, id: &str, key_id: Option<i64>, model: &str, status: Sta
 async fn the_usage_page_shows_the_ledgers_numbers() {
     let house = House::new().await;
     let browser = house.login().await;
+    let empty = house.get("/console/usage", Some(&browser)).await.text;
+    assert!(empty.contains("Cost: $0.00 in all") && empty.contains("None in this period."), "{empty}");
     let store = house.app.store();
     let key = store.create_key("reader", KeyKind::Api, KeyLimits::default(), None).await.unwrap().key;
     line(&house.app, "r1", Some(key.id), "kimi-k2-thinking", Status::Done, [1_000, 400, 500, 300]).await;

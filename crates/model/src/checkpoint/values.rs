@@ -53,7 +53,7 @@ impl Checkpoint {
     /// # Errors
     /// The first thing that is wrong, or that the checkpoint has no such matrix.
     pub fn check_matrix(&self, stem: &str) -> Result<(), CheckpointError> {
-        if self.tensor(&format!("{stem}.weight")).is_some() {
+        if self.config.quantization.is_none() || self.tensor(&format!("{stem}.weight_packed")).is_none() {
             return Ok(());
         }
         self.check_finite(&format!("{stem}.weight_scale"))?;

@@ -112,7 +112,8 @@ impl Yarn {
 
     /// `None` for `default` rope.
     fn from_fields(f: &Fields<'_>) -> Result<Option<Yarn>, ConfigProblem> {
-        let key = if f.get("rope_type").is_some() { "rope_type" } else { "type" };
+        let is_set = |key: &str| f.get(key).is_some_and(|value| !value.is_null());
+        let key = if is_set("rope_type") { "rope_type" } else { "type" };
         match f.text(key)? {
             None | Some("default") => return Ok(None),
             Some("yarn") => {}
@@ -128,9 +129,8 @@ impl Yarn {
             beta_slow: positive_or(f, "beta_slow", 1.0)?,
             mscale: f.number_or("mscale", 0.0)?,
             mscale_all_dim: f.number_or("mscale_all_dim", 0.0)?,
-            attention_factor: f
-                .get("attention_factor")
-                .map(|_| f.positive("attention_factor"))
+            attention_factor: is_set("attention_factor")
+                .then(|| f.positive("attention_factor"))
                 .transpose()?,
         }))
     }

@@ -1,7 +1,8 @@
 //! `bench`: how fast this machine runs a model, beside what the machine itself can do.
 
 use super::memory::Memory;
-use super::open::RunArgs;
+use super::open::{RunArgs, check_context, parse_threads};
+use crate::terminal::{print, print_json};
 use anyhow::{bail, ensure};
 use clap::Args;
 use perilune_kernels::cpu::{Cpu, Isa};
@@ -14,11 +15,15 @@ use perilune_model::solo::{PREFILL_CHUNK, Solo};
 use perilune_model::weights::{Dense, Mlp};
 use serde::Serialize;
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
 /// Bytes the bandwidth probe reads, where the machine has four times as many.
 const PROBE_BYTES: usize = 4 << 30;
+/// What a measurement of garbage ends with.
+const NOT_FINITE: &str =
+    "the model gave logits that are not finite; `perilune verify` finds a damaged tensor";
 /// Runs of a probe, the best of which counts.
 const PROBE_RUNS: usize = 3;
 
@@ -40,7 +45,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "B,..", value_delimiter = ',', default_values_t = [1])]
     batch: Vec<usize>,
     /// Thread counts to measure instead of --threads
-    #[arg(long, value_name = "T,..", value_delimiter = ',')]
+    #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = parse_threads)]
     thread_counts: Vec<usize>,
     /// Runs of each measurement; the median is shown
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -82,11 +87,11 @@ struct Measurement {
     prompt: usize,
     batch: usize,
     prefill_tokens_per_s: f64,
-    prefill_gflop_per_s: f64,
+    prefill_gop_per_s: f64,
     decode_tokens_per_s: f64,
     decode_gb_per_s: f64,
     decode_share_of_read_limit: f64,
-    weight_bytes_per_step: u64,
+    bytes_per_step: u64,
 }
 
 /// The fast path against the exact one.
@@ -129,17 +134,28 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         memory: Memory::default(),
     };
     for n_threads in counts {
-        let cpu = run.cpu_on(n_threads)?;
-        report.limits.push(limits(&cpu));
-        let model = run.model_on(dir, cpu, path, dense)?;
+        let model = run.model_on(dir, run.cpu_on(n_threads)?, path, dense)?;
+        check_requests(args, &model)?;
+        report.limits.push(limits(model.cpu()));
+        super::memory::forget_peak();
         measure_all(args, &model, &mut report)?;
-        report.memory = Memory::now();
         if report.accuracy.is_none() && args.accuracy > 0 && path == Arithmetic::Fast {
             let exact = run.model_on(dir, run.cpu_on(n_threads)?, Arithmetic::Exact, Dense::AsPublished)?;
             report.accuracy = Some(accuracy(&exact, &model, args.accuracy)?);
         }
     }
-    print(&report, args.json)
+    show(&report, args.json)
+}
+
+/// Whether everything asked for can be measured, before any of it is.
+fn check_requests(args: &BenchArgs, model: &Model) -> anyhow::Result<()> {
+    for &prompt in &args.prompt {
+        for &batch in &args.batch {
+            ensure!(prompt > 0 && batch > 0, "--prompt and --batch are at least 1");
+            check_context(model, prompt.saturating_add(args.decode), batch)?;
+        }
+    }
+    check_context(model, args.accuracy, 1)
 }
 
 fn list_kernels(json: bool) -> anyhow::Result<()> {
@@ -151,18 +167,18 @@ fn list_kernels(json: bool) -> anyhow::Result<()> {
     };
     let sets: Vec<KernelSet> = Isa::ALL.into_iter().map(set).collect();
     if json {
-        println!("{}", serde_json::to_string(&sets)?);
-        return Ok(());
+        return print_json(&sets);
     }
+    let mut text = String::new();
     for set in sets {
         let state = match (set.present, set.verified) {
             (true, true) => "runs here, agrees with the scalar reference",
-            (true, false) => "runs here, never verified: chosen only by --isa",
+            (true, false) => "runs here, unverified: chosen only by --isa",
             (false, _) => "this processor lacks it",
         };
-        println!("{:<12} {state}{}", set.name, if set.default { " (default)" } else { "" });
+        writeln!(text, "{:<12} {state}{}", set.name, if set.default { " (default)" } else { "" })?;
     }
-    Ok(())
+    print(&text)
 }
 
 fn limits(cpu: &Cpu) -> Limits {
@@ -177,7 +193,6 @@ fn limits(cpu: &Cpu) -> Limits {
 fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::Result<()> {
     for &prompt in &args.prompt {
         for &batch in &args.batch {
-            ensure!(prompt > 0 && batch > 0, "--prompt and --batch are at least 1");
             let mut prefill = Vec::new();
             let mut decode = Vec::new();
             let mut bytes = 0;
@@ -185,10 +200,11 @@ fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::
                 let run = measure(model, prompt, batch, args.decode, run_idx as u64)?;
                 prefill.push(run.prefill_s);
                 decode.push(run.step_s);
-                bytes = run.weight_bytes_per_step;
+                bytes = run.bytes_per_step;
+                report.memory.raise(run.memory);
             }
             let (prefill_s, step_s) = (median(&mut prefill), median(&mut decode));
-            let flop = 2.0 * layout::parameters(model.config()).active as f64 * prompt as f64;
+            let n_operations = prefill_operations(model, prompt);
             let limit = report.limits.last().map_or(f64::NAN, |limits| limits.read_gb_per_s);
             let decode_gb_per_s = bytes as f64 / step_s / 1e9;
             report.runs.push(Measurement {
@@ -196,11 +212,11 @@ fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::
                 prompt,
                 batch,
                 prefill_tokens_per_s: prompt as f64 / prefill_s,
-                prefill_gflop_per_s: flop / prefill_s / 1e9,
+                prefill_gop_per_s: n_operations / prefill_s / 1e9,
                 decode_tokens_per_s: batch as f64 / step_s,
                 decode_gb_per_s,
                 decode_share_of_read_limit: decode_gb_per_s / limit,
-                weight_bytes_per_step: bytes,
+                bytes_per_step: bytes,
             });
         }
     }
@@ -210,7 +226,20 @@ fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::
 struct Run {
     prefill_s: f64,
     step_s: f64,
-    weight_bytes_per_step: u64,
+    /// Weights and cached tokens that a decode step reads.
+    bytes_per_step: u64,
+    memory: Memory,
+}
+
+/// Multiplications and additions of a prefill of `n_tokens` in its matrices of weights: one row reaches the head, and
+/// the embedding multiplies nothing.
+fn prefill_operations(model: &Model, n_tokens: usize) -> f64 {
+    let config = model.config();
+    let parameters = layout::parameters(config);
+    let head = (config.vocab_size * config.hidden_size) as f64;
+    let heads = if config.tie_word_embeddings { 0.0 } else { head };
+    let per_token = parameters.active as f64 - parameters.embedding as f64 - heads;
+    2.0 * (per_token * n_tokens as f64 + head)
 }
 
 /// Prefill `batch` prompts of `prompt` seeded random tokens, then decode `n_decode` tokens of each together.
@@ -231,10 +260,7 @@ fn measure(model: &Model, prompt: usize, batch: usize, n_decode: usize, seed: u6
         }
     }
     let prefill_s = start.elapsed().as_secs_f64() / batch as f64;
-    ensure!(
-        last.iter().all(|v| v.is_finite()),
-        "the model gave logits that are not finite; run `perilune verify`"
-    );
+    ensure!(last.iter().all(|v| v.is_finite()), NOT_FINITE);
     let mut touched = Touched::new(model);
     let mut steps = Vec::new();
     let mut ids = random_ids(model, batch, !seed);
@@ -252,6 +278,7 @@ fn measure(model: &Model, prompt: usize, batch: usize, n_decode: usize, seed: u6
         steps.push(start.elapsed().as_secs_f64());
         let next = logits.chunks_exact(model.config().vocab_size).filter_map(arg_max).map(|id| id as u32);
         ids = next.collect();
+        ensure!(ids.len() == batch, NOT_FINITE);
     }
     let cache_bytes = (batch
         * (prompt + n_decode / 2)
@@ -259,7 +286,8 @@ fn measure(model: &Model, prompt: usize, batch: usize, n_decode: usize, seed: u6
     Ok(Run {
         prefill_s,
         step_s: median(&mut steps),
-        weight_bytes_per_step: touched.bytes / n_decode as u64 + cache_bytes,
+        bytes_per_step: touched.bytes / n_decode as u64 + cache_bytes,
+        memory: Memory::now(),
     })
 }
 
@@ -342,54 +370,59 @@ fn median(values: &mut [f64]) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
 }
 
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+fn show(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
-        println!("{}", serde_json::to_string(report)?);
-        return Ok(());
+        return print_json(report);
     }
-    println!(
+    let mut text = String::new();
+    writeln!(
+        text,
         "kernels {}, path {}, dense {}",
         report.kernels,
         path_name(report.path),
         dense_name(report.dense)
-    );
+    )?;
     for limits in &report.limits {
-        println!(
+        writeln!(
+            text,
             "machine with {} threads: reads {:.1} GB/s, multiplies and adds {:.0} GFLOP/s in f32",
             limits.threads, limits.read_gb_per_s, limits.f32_gflop_per_s
-        );
+        )?;
     }
-    println!("threads  prompt  batch   prefill tok/s  GFLOP/s   decode tok/s   GB/s  of limit");
+    writeln!(text, "threads  prompt  batch   prefill tok/s    GOP/s   decode tok/s   GB/s  of limit")?;
     for run in &report.runs {
-        println!(
+        writeln!(
+            text,
             "{:>7} {:>7} {:>6} {:>15.1} {:>8.0} {:>14.1} {:>6.1} {:>8.0}%",
             run.threads,
             run.prompt,
             run.batch,
             run.prefill_tokens_per_s,
-            run.prefill_gflop_per_s,
+            run.prefill_gop_per_s,
             run.decode_tokens_per_s,
             run.decode_gb_per_s,
             100.0 * run.decode_share_of_read_limit
-        );
+        )?;
     }
     if let Some(a) = &report.accuracy {
-        println!(
+        writeln!(
+            text,
             "fast against exact on {} random tokens: mean KL {:.2e} nats, max {:.2e}, arg-max agrees {:.0} %",
             a.n_tokens,
             a.mean_kl_nats,
             a.max_kl_nats,
             100.0 * a.arg_max_agreement
-        );
+        )?;
     }
     let gb = |bytes: u64| bytes as f64 / 1e9;
-    println!(
+    writeln!(
+        text,
         "memory: {:.2} GB anonymous, {:.2} GB mapped, {:.2} GB peak",
         gb(report.memory.anonymous_bytes),
         gb(report.memory.mapped_bytes),
         gb(report.memory.peak_bytes)
-    );
-    Ok(())
+    )?;
+    print(&text)
 }
 
 fn path_name(path: Arithmetic) -> &'static str {

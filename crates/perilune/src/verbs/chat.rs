@@ -9,7 +9,7 @@ use perilune_chat::message::{Conversation, Message, Request};
 use perilune_chat::model::{ChatModel, Event, Usage};
 use perilune_chat::scanner::{Delta, Reply};
 use perilune_engine::request::Class;
-use perilune_server::answer::local::ServedModel;
+use perilune_server::answer::served::ServedModel;
 use perilune_server::app::TURBO_ID;
 use std::io::{BufRead, IsTerminal, Write, stdin, stdout};
 use std::time::Instant;

@@ -1,15 +1,19 @@
 //! `generate`: continue a prompt, token by token.
 
+use super::interrupt::Interrupted;
 use super::logits::{Ids, parse_ids_arg};
-use super::open::{ModelArgs, not_finite};
+use super::open::{ModelArgs, check_context, not_finite};
+use crate::terminal::print;
 use anyhow::{Context, bail};
 use clap::Args;
 use perilune_chat::tokenizer::{Detokenizer, SpecialText, Tokenizer};
 use perilune_engine::sampler::{Allowed, Sampler, Sampling, Scratch};
 use perilune_model::forward::Model;
 use perilune_model::solo::{PREFILL_CHUNK, Solo};
-use std::io::Write;
 use std::time::Instant;
+
+/// The finish reason of a run that was asked to stop.
+const INTERRUPTED: &str = "interrupted";
 
 /// Continue a prompt (a low-level tool: the text goes in as it is, without the chat template)
 #[derive(Args)]
@@ -79,35 +83,45 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let model = args.model.model()?;
     let mut printer = Printer::new(tokenizer.as_ref(), args.json);
-    let outcome = generate(args, &model, prompt_ids, &mut printer)?;
-    printer.finish();
+    let outcome = generate(args, &model, prompt_ids, &mut printer).inspect_err(|_| {
+        // What was streamed ends its line before the error is told; that error is the one that counts.
+        let _ = printer.finish();
+    })?;
+    printer.finish()?;
     if args.json {
         let text = tokenizer.as_ref().map(|t| t.decode(&outcome.ids));
-        println!("{}", serde_json::to_string(&Outcome { text, ..outcome })?);
+        let outcome = Outcome { text, ..outcome };
+        print(&(serde_json::to_string(&outcome)? + "\n"))?;
+        return ended(outcome.finish_reason);
     } else {
         let rate = |n: usize, seconds: f64| if seconds > 0.0 { n as f64 / seconds } else { 0.0 };
         eprintln!(
-            "{} prompt tokens at {:.1} tokens/s, {} generated at {:.1} tokens/s ({}, {})",
+            "{} prompt tokens at {:.1} tokens/s, {} generated, after the first at {:.1} tokens/s ({}, {})",
             outcome.prompt_ids.len(),
             rate(outcome.prompt_ids.len(), outcome.prefill_s),
             outcome.ids.len(),
-            rate(outcome.ids.len(), outcome.decode_s),
+            rate(outcome.ids.len().saturating_sub(1), outcome.decode_s),
             outcome.kernels,
             outcome.finish_reason,
         );
     }
-    Ok(())
+    ended(outcome.finish_reason)
+}
+
+/// An interrupted run has shown what it had, and still tells a script that it is not whole.
+fn ended(finish_reason: &str) -> anyhow::Result<()> {
+    if finish_reason == INTERRUPTED { Err(Interrupted.into()) } else { Ok(()) }
 }
 
 /// The checkpoint's tokenizer; needed for a text prompt, a convenience otherwise.
 fn tokenizer(args: &GenerateArgs) -> anyhow::Result<Option<Tokenizer>> {
     let file = args.model.dir.join("tiktoken.model");
-    if args.prompt.prompt.is_none() && !file.is_file() {
-        return Ok(None);
+    match (Tokenizer::from_dir(&args.model.dir), &args.prompt.prompt) {
+        (Ok(tokenizer), _) => Ok(Some(tokenizer)),
+        (Err(_), None) => Ok(None),
+        (Err(error), Some(_)) => Err(error)
+            .with_context(|| format!("a text prompt needs the rank file {}; or give --ids", file.display())),
     }
-    let tokenizer = Tokenizer::from_dir(&args.model.dir)
-        .with_context(|| format!("a text prompt needs the rank file {}; or give --ids", file.display()))?;
-    Ok(Some(tokenizer))
 }
 
 fn generate(
@@ -117,7 +131,9 @@ fn generate(
     printer: &mut Printer<'_>,
 ) -> anyhow::Result<Outcome> {
     let stopped = super::interrupt::flag();
-    let mut solo = Solo::new(model, prompt_ids.len() + args.n);
+    let n_context = prompt_ids.len().saturating_add(args.n);
+    check_context(model, n_context, 1)?;
+    let mut solo = Solo::new(model, n_context);
     let bar = super::progress::bar("prefill", "tokens");
     bar.set_length(prompt_ids.len() as u64);
     let start = Instant::now();
@@ -132,7 +148,7 @@ fn generate(
     let sampling = Sampling { temperature: args.temperature, seed: args.seed, ..Sampling::default() };
     let (mut sampler, mut scratch) = (Sampler::new(sampling, &prompt_ids), Scratch::default());
     let finish_reason = loop {
-        let Some(row) = logits.as_deref().filter(|_| !stopped.is_set()) else { break "interrupted" };
+        let Some(row) = logits.as_deref().filter(|_| !stopped.is_set()) else { break INTERRUPTED };
         if ids.len() == args.n {
             break "length";
         }
@@ -145,7 +161,7 @@ fn generate(
         }
         ids.push(id);
         sampler.accept(id);
-        printer.token(id);
+        printer.token(id)?;
         logits = if ids.len() < args.n { Some(solo.decode(id)?) } else { logits };
     };
     let decode_s = start.elapsed().as_secs_f64();
@@ -167,27 +183,22 @@ impl<'a> Printer<'a> {
         Printer { tokenizer, detokenizer: Detokenizer::new(), quiet, n_tokens: 0 }
     }
 
-    fn token(&mut self, id: u32) {
+    fn token(&mut self, id: u32) -> anyhow::Result<()> {
         let separator = if self.n_tokens > 0 { "," } else { "" };
         self.n_tokens += 1;
         let piece = match self.tokenizer {
             Some(tokenizer) => self.detokenizer.push(tokenizer.token_bytes(id).unwrap_or_default()),
             None => format!("{separator}{id}"),
         };
-        self.print(&piece);
+        self.print(&piece)
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> anyhow::Result<()> {
         let rest = self.detokenizer.finish();
-        self.print(&rest);
-        self.print("\n");
+        self.print(&(rest + "\n"))
     }
 
-    fn print(&self, text: &str) {
-        if !self.quiet {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away ends the printing, not the run's report.
-            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        }
+    fn print(&self, text: &str) -> anyhow::Result<()> {
+        if self.quiet { Ok(()) } else { print(text) }
     }
 }

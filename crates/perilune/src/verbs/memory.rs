@@ -11,7 +11,20 @@ pub(crate) struct Memory {
     pub(crate) peak_bytes: u64,
 }
 
+/// Let the peak start again from what is resident now, where the system allows it.
+pub(crate) fn forget_peak() {
+    // Without it the peak only reads high.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 impl Memory {
+    /// Take the larger of each figure.
+    pub(crate) fn raise(&mut self, other: Memory) {
+        self.anonymous_bytes = self.anonymous_bytes.max(other.anonymous_bytes);
+        self.mapped_bytes = self.mapped_bytes.max(other.mapped_bytes);
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
+
     /// Read `/proc/self/status`.
     pub(crate) fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -3,8 +3,10 @@
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use perilune_kernels::cpu::{Cpu, Isa};
+use perilune_kernels::pool::MAX_THREADS;
+use perilune_model::cache::Cache;
 use perilune_model::checkpoint::Checkpoint;
-use perilune_model::forward::{Arithmetic, Model};
+use perilune_model::forward::{Arithmetic, ForwardError, Model, check_widths};
 use perilune_model::weights::{Dense, Weights};
 use std::path::{Path, PathBuf};
 
@@ -35,8 +37,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = DenseChoice::Bf16)]
     pub(crate) dense: DenseChoice,
     /// Threads to compute on [default: all processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) threads: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    pub(crate) threads: Option<usize>,
     /// Instruction set of the kernels: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
@@ -85,7 +87,7 @@ fn parse_isa(name: &str) -> Result<Isa, String> {
 impl RunArgs {
     /// Threads that the flags ask for.
     pub(crate) fn n_threads(&self) -> usize {
-        self.threads.map_or_else(Cpu::n_available, usize::from)
+        self.threads.unwrap_or_else(Cpu::n_available)
     }
 
     /// The kernels that the flags ask for, on `n_threads`.
@@ -110,6 +112,7 @@ impl RunArgs {
             bail!("the exact path runs the weights as published; take `--dense bf16`, or the fast path");
         }
         let checkpoint = open(dir)?;
+        check_widths(&checkpoint.config, arithmetic)?;
         let bar = super::progress::bar("loading", "layers");
         let weights = Weights::load(&checkpoint, dense, &cpu, |done, of| {
             bar.set_length(of as u64);
@@ -129,6 +132,35 @@ pub(crate) fn open(dir: &Path) -> anyhow::Result<Checkpoint> {
         );
     }
     Checkpoint::open(dir).with_context(|| format!("cannot open {}", dir.display()))
+}
+
+/// Whether `n_sequences` of `n_tokens` each fit the model's positions and this machine's memory.
+///
+/// # Errors
+/// The longest context that does.
+pub(crate) fn check_context(model: &Model, n_tokens: usize, n_sequences: usize) -> anyhow::Result<()> {
+    let limit = model.config().max_position_embeddings;
+    if n_tokens > limit {
+        return Err(ForwardError::BeyondModel { needed: n_tokens, limit }.into());
+    }
+    let per_token = model.arithmetic().cache_form().bytes_per_token(model.config());
+    let rounded = Cache::blocks_for(n_tokens) * perilune_kernels::BLOCK_TOKENS;
+    let needed = (rounded as u64).saturating_mul(per_token as u64).saturating_mul(n_sequences as u64);
+    let ram = crate::machine::ram_bytes()?;
+    if needed > ram {
+        bail!(
+            "the cache of {n_sequences} x {n_tokens} tokens takes {}, this machine has {}; ask for fewer tokens",
+            crate::terminal::bytes(needed),
+            crate::terminal::bytes(ram)
+        );
+    }
+    Ok(())
+}
+
+/// A number of threads.
+pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
+    let n = text.parse().ok().filter(|n| (1..=MAX_THREADS).contains(n));
+    n.ok_or_else(|| format!("expected a number of threads from 1 to {MAX_THREADS}"))
 }
 
 /// Token ids from `1,2,3` (commas, spaces or both).

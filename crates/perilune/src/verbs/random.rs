@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     shard_size: Option<u64>,
     /// Threads that fill and write [default: one for each processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::open::parse_threads)]
     threads: Option<usize>,
     /// Answer in JSON
     #[arg(long)]

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "write")]
     against: Option<PathBuf>,
     /// Threads that read [default: one for each processor]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::open::parse_threads)]
     threads: Option<usize>,
     /// Answer in JSON
     #[arg(long)]

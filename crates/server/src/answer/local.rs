@@ -1,25 +1,20 @@
-//! The engine in this process as a model: messages to token ids, token ids to pieces.
+//! The engine in this process as a model: messages to token ids. What comes back is read in `reader`.
 
 use super::mask::GrammarMask;
-use super::stop::StopStrings;
-use super::{End, Piece, Pieces, Progress};
+use super::reader::{Answer, Reader};
+use super::{Pieces, Progress};
 use crate::error::ApiError;
-use futures_util::{Stream, StreamExt, stream};
 use perilune_chat::grammar::{self, Constraint, ConstraintSpec, GrammarFactory, StartsIn, ToolSpec, Tools};
-use perilune_chat::message::{Conversation, Request, ResponseFormat, Sampling, ToolChoice};
-use perilune_chat::model::{ChatModel, Event, EventStream, ModelError, Usage};
-use perilune_chat::scanner::{Delta, Ending, Finish, Open, Opening, Scanner, ScannerOptions};
+use perilune_chat::message::{Request, ResponseFormat, Sampling, ToolChoice};
+use perilune_chat::model::Usage;
+use perilune_chat::scanner::{Opening, ScannerOptions};
 use perilune_chat::template::Template;
-use perilune_chat::tokenizer::{Detokenizer, SpecialText, Tokenizer};
-use perilune_chat::wire::openai::TokenLogprob;
+use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use perilune_engine::request::{self as engine, Class, Delivery, ForcedAfter, RequestId};
-use perilune_engine::{EngineHandle, Ticket, sampler};
+use perilune_engine::{EngineHandle, sampler};
 use serde_json::Value;
-use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 
 /// Tokens generated at most where a request names no limit; the vendor's guide asks for 16,000 or more.
 pub const NEW_TOKENS_DEFAULT: u64 = 32_768;
@@ -203,27 +198,17 @@ impl LocalModel {
         });
         let request = self.engine_request(prepared, class, seed, first);
         let ticket = self.engine().submit(request, sink)?;
+        let n_prompt = if first.is_none() { prepared.prompt.len() as u64 } else { 0 };
+        progress.set(Usage { prompt_tokens: n_prompt, ..Usage::default() });
         let options = ScannerOptions {
             opening: prepared.opening,
             tool_names: prepared.tool_names.clone(),
             ..ScannerOptions::default()
         };
-        let n_prompt = if first.is_none() { prepared.prompt.len() as u64 } else { 0 };
-        progress.set(Usage { prompt_tokens: n_prompt, ..Usage::default() });
-        let voice = match prepared.is_chat {
-            true => Voice::Chat(Box::new(Scanner::new(Arc::clone(self.tokenizer()), options))),
-            false => Voice::Raw(Detokenizer::new()),
-        };
-        let reader = Reader {
-            voice,
-            stops: StopStrings::new(&prepared.sampling.stop),
-            tokenizer: Arc::clone(self.tokenizer()),
-            ready: VecDeque::new(),
-            progress,
-            is_over: false,
-        };
+        let options = prepared.is_chat.then_some(options);
+        let reader = Reader::new(self.tokenizer(), options, &prepared.sampling.stop, progress);
         let id = ticket.id();
-        Ok((id, Box::pin(Answer { events, ticket: Some(ticket), reader })))
+        Ok((id, Box::pin(Answer::new(events, ticket, reader))))
     }
 
     fn engine_request(
@@ -314,257 +299,10 @@ fn is_strict(tool: &perilune_chat::message::Tool) -> bool {
     strict.and_then(Value::as_bool).unwrap_or(false)
 }
 
-/// One choice on its way; dropping it cancels the engine's work.
-struct Answer {
-    events: UnboundedReceiver<engine::Event>,
-    ticket: Option<Ticket>,
-    reader: Reader,
-}
-
-impl Stream for Answer {
-    type Item = Result<Piece, ApiError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if let Some(piece) = self.reader.ready.pop_front() {
-                return Poll::Ready(Some(piece));
-            }
-            if self.reader.is_over {
-                self.ticket = None;
-                return Poll::Ready(None);
-            }
-            match self.events.poll_recv(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(event)) => self.reader.take(event),
-                Poll::Ready(None) => self.reader.fail(ApiError::internal(&"the engine has stopped")),
-            }
-        }
-    }
-}
-
-/// What token ids mean.
-enum Voice {
-    /// Thought, answer and calls.
-    Chat(Box<Scanner>),
-    /// Text and nothing else.
-    Raw(Detokenizer),
-}
-
-impl Voice {
-    fn push(&mut self, id: u32, tokenizer: &Tokenizer, deltas: &mut Vec<Delta>) {
-        match self {
-            Self::Chat(scanner) => scanner.push(id, deltas),
-            Self::Raw(_) if tokenizer.is_hidden(id) => {}
-            Self::Raw(text) => {
-                deltas.push(Delta::Content(
-                    text.push(tokenizer.token_bytes(id).unwrap_or("\u{fffd}".as_bytes())),
-                ));
-            }
-        }
-    }
-
-    fn n_reasoning_tokens(&self) -> usize {
-        match self {
-            Self::Chat(scanner) => scanner.n_reasoning_tokens(),
-            Self::Raw(_) => 0,
-        }
-    }
-
-    fn finish(self, ending: Ending, deltas: &mut Vec<Delta>) -> (Finish, Option<Open>) {
-        match self {
-            Self::Chat(scanner) => {
-                let summary = scanner.finish(ending, deltas);
-                (summary.finish, summary.left_open)
-            }
-            Self::Raw(mut text) => {
-                deltas.push(Delta::Content(text.finish()));
-                (if ending == Ending::Cut { Finish::Length } else { Finish::Stop }, None)
-            }
-        }
-    }
-}
-
-/// Turns the engine's events into pieces.
-struct Reader {
-    voice: Voice,
-    stops: StopStrings,
-    tokenizer: Arc<Tokenizer>,
-    ready: VecDeque<Result<Piece, ApiError>>,
-    progress: Arc<Progress>,
-    is_over: bool,
-}
-
-impl Reader {
-    fn take(&mut self, event: engine::Event) {
-        match event {
-            engine::Event::Started { n_cached } => {
-                let usage = self.progress.usage();
-                let cached_tokens = usage.prompt_tokens.min(n_cached as u64);
-                self.progress.set(Usage { cached_tokens, ..usage });
-            }
-            engine::Event::Token(token) => self.token(&token),
-            engine::Event::Finished { finish, .. } => self.finished(finish),
-        }
-    }
-
-    fn token(&mut self, token: &engine::TokenEvent) {
-        let mut deltas = Vec::new();
-        self.voice.push(token.id, &self.tokenizer, &mut deltas);
-        let mut usage = self.progress.usage();
-        usage.completion_tokens += 1;
-        usage.reasoning_tokens = self.voice.n_reasoning_tokens() as u64;
-        self.progress.set(usage);
-        if token.logprob.is_some() {
-            self.ready.push_back(Ok(Piece::Logprob(self.logprob(token))));
-        }
-        self.deltas(deltas);
-    }
-
-    fn logprob(&self, token: &engine::TokenEvent) -> TokenLogprob {
-        let entry = |id: u32, logprob: f32, top: Vec<TokenLogprob>| {
-            let bytes = self.tokenizer.token_bytes(id).unwrap_or_default();
-            TokenLogprob {
-                token: String::from_utf8_lossy(bytes).into_owned(),
-                logprob: f64::from(logprob),
-                bytes: Some(bytes.to_vec()),
-                top_logprobs: top,
-            }
-        };
-        let top = token.top_logprobs.iter().map(|rival| entry(rival.id, rival.logprob, Vec::new())).collect();
-        entry(token.id, token.logprob.unwrap_or(f32::NEG_INFINITY), top)
-    }
-
-    /// Hands deltas on; answer text passes the stop strings first.
-    fn deltas(&mut self, deltas: Vec<Delta>) {
-        for delta in deltas {
-            if self.is_over {
-                return;
-            }
-            let Delta::Content(text) = delta else {
-                self.flush();
-                self.ready.push_back(Ok(Piece::Delta(delta)));
-                continue;
-            };
-            let (certain, stop) = self.stops.push(&text);
-            self.content(certain);
-            if let Some(stop) = stop {
-                self.end(Finish::Stop, Some(stop), None);
-            }
-        }
-    }
-
-    fn content(&mut self, text: String) {
-        if !text.is_empty() {
-            self.ready.push_back(Ok(Piece::Delta(Delta::Content(text))));
-        }
-    }
-
-    fn flush(&mut self) {
-        let held = self.stops.flush();
-        self.content(held);
-    }
-
-    fn finished(&mut self, finish: engine::Finish) {
-        let ending = match finish {
-            engine::Finish::Stop { .. } | engine::Finish::MaskComplete => Ending::Complete,
-            engine::Finish::Length => Ending::Cut,
-            engine::Finish::Cancelled => return self.fail(ApiError::stopping()),
-            engine::Finish::Failed(failure) => return self.fail(failure.into()),
-        };
-        let mut deltas = Vec::new();
-        let voice = std::mem::replace(&mut self.voice, Voice::Raw(Detokenizer::new()));
-        let (finish, left_open) = voice.finish(ending, &mut deltas);
-        self.deltas(deltas);
-        if !self.is_over {
-            self.flush();
-            self.end(finish, None, left_open);
-        }
-    }
-
-    fn end(&mut self, finish: Finish, stop_string: Option<String>, left_open: Option<Open>) {
-        self.is_over = true;
-        let usage = self.progress.usage();
-        self.ready.push_back(Ok(Piece::End(End { finish, stop_string, left_open, usage })));
-    }
-
-    fn fail(&mut self, error: ApiError) {
-        self.is_over = true;
-        self.ready.push_back(Err(error));
-    }
-}
-
-/// A model of this process with its id and service class: what an agent holds.
-#[derive(Clone)]
-pub struct ServedModel {
-    /// Model id.
-    pub name: String,
-    /// The model.
-    pub model: LocalModel,
-    /// Its class.
-    pub class: Class,
-}
-
-impl ChatModel for ServedModel {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn context_tokens_max(&self) -> Option<usize> {
-        Some(self.model.context_tokens_max())
-    }
-
-    fn count_tokens(&self, conversation: &Conversation) -> Option<usize> {
-        Some(self.model.prompt(&Request::new(conversation.clone())).0.len())
-    }
-
-    fn answer(&self, request: Request) -> EventStream {
-        let this = self.clone();
-        let begin = async move {
-            match this.begin(&request) {
-                Ok(pieces) => pieces.flat_map(|piece| stream::iter(events(piece))).left_stream(),
-                Err(error) => stream::iter([Err(model_error(error))]).right_stream(),
-            }
-        };
-        Box::pin(stream::once(begin).flatten())
-    }
-}
-
-impl ServedModel {
-    fn begin(&self, request: &Request) -> Result<Pieces, ApiError> {
-        let prepared = self.model.prepare(request, None)?;
-        let seed = request.sampling.seed.map_or_else(random_seed, Ok)?;
-        Ok(self.model.start(&prepared, self.class, seed, None, Arc::default())?.1)
-    }
-}
-
 /// A seed for a request that names none.
 ///
 /// # Errors
 /// When the system gives no random bytes.
 pub fn random_seed() -> Result<u64, ApiError> {
     getrandom::u64().map_err(|error| ApiError::internal(&error))
-}
-
-fn events(piece: Result<Piece, ApiError>) -> Vec<Result<Event, ModelError>> {
-    match piece {
-        Ok(Piece::Delta(delta)) => vec![Ok(Event::Delta(delta))],
-        Ok(Piece::Logprob(_)) => Vec::new(),
-        Ok(Piece::End(end)) => {
-            let finish = Event::Finish { finish: end.finish, left_open: end.left_open };
-            vec![Ok(Event::Usage(end.usage)), Ok(finish)]
-        }
-        Err(error) => vec![Err(model_error(error))],
-    }
-}
-
-fn model_error(error: ApiError) -> ModelError {
-    let ApiError { status, message, .. } = error;
-    match status.as_u16() {
-        429 | 503 => {
-            let wait = error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-            ModelError::Busy { retry_after_ms: wait, message }
-        }
-        400..=499 => ModelError::Refused { status: Some(status.as_u16()), message },
-        _ => ModelError::Transport { message },
-    }
 }

@@ -4,6 +4,8 @@
 
 pub mod local;
 pub mod mask;
+mod reader;
+pub mod served;
 pub mod stop;
 
 use crate::error::ApiError;

@@ -104,6 +104,8 @@ fn short(value: f64) -> String {
 }
 
 fn dollars(value: f64) -> String {
+    // An empty sum is -0.0.
+    let value = value + 0.0;
     if value != 0.0 && value < 0.1 { format!("${value:.4}") } else { format!("${value:.2}") }
 }
 
