@@ -8,7 +8,7 @@ use crate::limits::{Permit, Standing};
 use crate::store::{Opened, Outcome, Status};
 use futures_util::stream::{SelectAll, select_all};
 use futures_util::{Stream, StreamExt};
-use perilune_chat::message::Request;
+use perilune_chat::message::{Request, ResponseFormat};
 use perilune_chat::model::Usage;
 use perilune_chat::scanner::Reply;
 use std::pin::Pin;
@@ -28,6 +28,8 @@ pub struct Ask {
     pub route: &'static str,
     /// When its last byte had come.
     pub since: Instant,
+    /// Bytes of its body.
+    pub n_bytes: usize,
 }
 
 /// The choices of one request as they come, each piece with its choice's number.
@@ -63,7 +65,10 @@ impl Ask {
             Served::Local(local) => {
                 let model = local.model.clone();
                 let seed = request.sampling.seed;
-                let prepared = blocking(move || model.prepare(&request, top_logprobs)).await?;
+                let has_grammar = !request.conversation.tools().is_empty()
+                    || request.response_format != ResponseFormat::Text;
+                let n_bytes = if has_grammar { usize::MAX } else { self.n_bytes };
+                let prepared = sized(n_bytes, move || model.prepare(&request, top_logprobs)).await?;
                 self.local(&id, &served, vec![prepared], n_choices, seed).await
             }
             Served::Upstream(upstream) => {
@@ -143,6 +148,20 @@ impl Ask {
             has_begun: false,
         })
     }
+}
+
+/// Bytes of a request up to which its work takes less time than handing it to another thread.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// Runs the work of a request of `n_bytes` here where it is small, else off the async threads.
+///
+/// # Errors
+/// As [`blocking`].
+pub async fn sized<T: Send + 'static>(
+    n_bytes: usize,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if n_bytes <= SMALL_BYTES { work() } else { blocking(work).await }
 }
 
 /// Runs work that takes milliseconds off the async threads.

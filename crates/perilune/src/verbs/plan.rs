@@ -70,7 +70,7 @@ pub(crate) fn summary(model: &super::open::ModelArgs, cache_tokens: u64) -> anyh
         ram: None,
         dense: model.run.dense,
         path: model.run.path,
-        threads: model.run.threads,
+        threads: model.run.threads.map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
         json: false,
     };
     let (answer, config) = answer(&args)?;

@@ -4,7 +4,7 @@ use super::{event, events, json, random_hex, read, reply};
 use crate::answer::{End, Folded, Piece};
 use crate::app::{App, MESSAGES_MAX};
 use crate::error::{ApiError, Shape};
-use crate::job::{Answers, blocking};
+use crate::job::{Answers, sized};
 use crate::store::now_ms;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -20,7 +20,7 @@ pub(crate) async fn create(State(app): State<App>, request: Request) -> Response
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let (ask, body) = read(app, request, "/v1/chat/completions").await?;
-    let envelope = blocking(move || envelope(&body)).await?;
+    let envelope = sized(body.len(), move || envelope(&body)).await?;
     let Envelope { model, request, n_choices, top_logprobs, stream, include_usage, .. } = envelope;
     let mut answers = ask.chat(model.as_deref(), request, n_choices, top_logprobs).await?;
     let head = Head::new(&answers)?;

@@ -5,7 +5,7 @@ use super::{events, json, random_hex, read, reply};
 use crate::answer::{End, Folded, Piece};
 use crate::app::{App, Served};
 use crate::error::{ApiError, Shape};
-use crate::job::{Answers, blocking};
+use crate::job::{Answers, blocking, sized};
 use crate::limits::Standing;
 use axum::extract::{Request, State};
 use axum::response::Response;
@@ -33,7 +33,7 @@ pub(crate) async fn count(State(app): State<App>, request: Request) -> Response 
 
 async fn answer(app: App, request: Request) -> Result<Response, ApiError> {
     let (ask, body) = read(app, request, "/v1/messages").await?;
-    let envelope = blocking(move || envelope(&body, true)).await?;
+    let envelope = sized(body.len(), move || envelope(&body, true)).await?;
     let mut answers = ask.chat(envelope.model.as_deref(), envelope.request, 1, None).await?;
     let (id, standing) = (format!("msg_{}", random_hex()?), answers.standing());
     if envelope.stream {

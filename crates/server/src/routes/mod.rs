@@ -131,7 +131,8 @@ pub(crate) async fn read(
         Some(id) => id.0.clone(),
         None => request_id()?,
     };
-    Ok((Ask { app, client, request_id, route, since: Instant::now() }, body))
+    let n_bytes = body.len();
+    Ok((Ask { app, client, request_id, route, since: Instant::now(), n_bytes }, body))
 }
 
 /// JSON only, where a type is named: a web form of elsewhere cannot send it unasked.
