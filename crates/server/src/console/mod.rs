@@ -1,6 +1,6 @@
 //! Pages for the people who run the server: chat, keys, usage, the API, the model.
 //!
-//! A request's walk: [`guard`] puts the security headers on, finds the session of the cookie or sends the reader to
+//! A request's walk: `guard` puts the security headers on, finds the session of the cookie or sends the reader to
 //! the login, and refuses whatever would change something without the session's token; then one file a page. Every
 //! page but the chat works without a script. Other crates' pages are mounted by the binary with
 //! [`Console::with_guests`] and framed by [`Console::guest_page`].
