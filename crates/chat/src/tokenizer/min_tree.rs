@@ -5,26 +5,31 @@ use super::ranks::NO_RANK;
 /// Children of a node.
 const FAN: usize = 16;
 
+/// No rank.
+const NONE: f32 = f32::INFINITY;
+
 /// A tree of minima over a list of ranks: finding and changing cost `log n`.
 #[derive(Default)]
 pub(super) struct MinTree {
     /// The ranks first, then the minima of every `FAN` of the level before, up to one node of `FAN`; each level is
-    /// filled up with `NO_RANK` to whole nodes.
-    levels: Vec<Vec<u32>>,
+    /// filled up with `NONE` to whole nodes.
+    ///
+    /// Ranks stand as `f32`, exact below 2^24, because that is the one minimum every x86-64 takes in one instruction.
+    levels: Vec<Vec<f32>>,
 }
 
 impl MinTree {
     /// Starts again with these ranks.
     pub(super) fn fill(&mut self, ranks: impl Iterator<Item = u32>) {
         let mut height = 0;
-        self.level(height).extend(ranks);
+        self.level(height).extend(ranks.map(stored));
         loop {
             let level = &mut self.levels[height];
-            level.resize(level.len().next_multiple_of(FAN).max(FAN), NO_RANK);
+            level.resize(level.len().next_multiple_of(FAN).max(FAN), NONE);
             if level.len() == FAN {
                 break;
             }
-            let minima: Vec<u32> = level.chunks_exact(FAN).map(lowest_of).collect();
+            let minima: Vec<f32> = level.chunks_exact(FAN).map(lowest_of).collect();
             height += 1;
             *self.level(height) = minima;
         }
@@ -32,7 +37,7 @@ impl MinTree {
     }
 
     /// The level at `height`, emptied, made when missing.
-    fn level(&mut self, height: usize) -> &mut Vec<u32> {
+    fn level(&mut self, height: usize) -> &mut Vec<f32> {
         if self.levels.len() == height {
             self.levels.push(Vec::new());
         }
@@ -41,7 +46,8 @@ impl MinTree {
     }
 
     /// Changes the rank at `idx`.
-    pub(super) fn set(&mut self, mut idx: usize, mut rank: u32) {
+    pub(super) fn set(&mut self, mut idx: usize, rank: u32) {
+        let mut rank = stored(rank);
         for height in 0..self.levels.len() {
             let (below, above) = self.levels.split_at_mut(height + 1);
             let level = &mut below[height];
@@ -63,17 +69,29 @@ impl MinTree {
     /// Lowest rank and its first index, `None` when every rank is `NO_RANK`.
     pub(super) fn lowest(&self) -> Option<(u32, usize)> {
         let lowest = lowest_of(self.levels.last()?);
-        let into_node = |node: usize, level: &Vec<u32>| {
+        let into_node = |node: usize, level: &Vec<f32>| {
             let ranks = &level[node * FAN..][..FAN];
             node * FAN + ranks.iter().position(|&rank| rank == lowest).unwrap_or_default()
         };
-        (lowest != NO_RANK).then(|| (lowest, self.levels.iter().rev().fold(0, into_node)))
+        (lowest != NONE).then(|| (lowest as u32, self.levels.iter().rev().fold(0, into_node)))
     }
 }
 
+/// A rank as it stands in the tree.
 #[inline]
-fn lowest_of(ranks: &[u32]) -> u32 {
-    ranks.iter().fold(NO_RANK, |lowest, &rank| lowest.min(rank))
+fn stored(rank: u32) -> f32 {
+    if rank == NO_RANK { NONE } else { rank as f32 }
+}
+
+#[inline]
+fn lowest_of(ranks: &[f32]) -> f32 {
+    let mut lanes = [NONE; 4];
+    for four in ranks.as_chunks::<4>().0 {
+        for (lane, &rank) in lanes.iter_mut().zip(four) {
+            *lane = if rank < *lane { rank } else { *lane };
+        }
+    }
+    lanes.into_iter().fold(NONE, |lowest, rank| if rank < lowest { rank } else { lowest })
 }
 
 #[cfg(test)]
