@@ -2,6 +2,7 @@
 
 use crate::answer::local::LocalModel;
 use crate::answer::served::ServedModel;
+use crate::console::Sessions;
 use crate::error::ApiError;
 use crate::limits::Limiter;
 use crate::metrics::Metrics;
@@ -62,6 +63,7 @@ struct Inner {
     store: Store,
     limiter: Limiter,
     metrics: Metrics,
+    sessions: Sessions,
     models: BTreeMap<String, Served>,
     default_id: Option<String>,
     is_loopback: bool,
@@ -87,6 +89,7 @@ impl App {
             store,
             limiter: Limiter::default(),
             metrics: Metrics::new()?,
+            sessions: Sessions::default(),
             models: BTreeMap::new(),
             default_id: None,
             is_loopback,
@@ -138,6 +141,12 @@ impl App {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Who is logged in to the console.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
     }
 
     /// The ids on offer.
@@ -192,10 +201,12 @@ impl App {
     /// # Errors
     /// No key, a wrong one, a revoked one; or a keyless server asked from a web page of elsewhere.
     pub async fn client(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
-        let Some(secret) = secret(headers) else {
-            return self.keyless(headers).await;
+        let digest = match (secret(headers), self.sessions().of_script(headers)) {
+            (Some(secret), _) => digest(secret),
+            (None, Some(session)) => session.key_digest,
+            (None, None) => return self.keyless(headers).await,
         };
-        match self.store().key(digest(secret)).await? {
+        match self.store().key(digest).await? {
             Some(key) if key.revoked_ms.is_none() => Ok(Client { key: Some(key) }),
             Some(_) => Err(ApiError::wrong_key("was revoked")),
             None if self.is_open().await? => Ok(Client { key: None }),
@@ -203,9 +214,10 @@ impl App {
         }
     }
 
-    /// Whether no key is needed: on loopback, as long as none was ever made.
+    /// Whether no key is needed: on loopback, as long as none for the APIs was ever made. Admin keys do not count:
+    /// the first is made unasked.
     async fn is_open(&self) -> Result<bool, ApiError> {
-        Ok(self.inner.is_loopback && !self.store().has_keys().await?)
+        Ok(self.inner.is_loopback && !self.store().has_api_keys().await?)
     }
 
     /// A web page may make its reader's browser ask this machine: without keys, only this machine's pages may.

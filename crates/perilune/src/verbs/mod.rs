@@ -1,6 +1,7 @@
 //! The verbs of the binary: one file each, listed here once.
 
 mod bench;
+mod card;
 mod chat;
 mod data;
 mod generate;

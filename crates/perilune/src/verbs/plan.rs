@@ -126,20 +126,25 @@ fn shown(answer: &Answer, config: &Config, is_this_machine: bool) -> Result<Stri
     writeln!(out, "run      {}\n", shown_request(&plan.request))?;
     write_rows(&mut out, plan)?;
     let whose = if is_this_machine { "this machine's memory" } else { "the memory given" };
-    let ram = bytes(answer.ram_bytes);
-    let verdict = match answer.verdict {
-        Verdict::Fits => format!("fits {ram} ({whose})"),
-        Verdict::FromDisk => format!(
-            "runs, but slowly: its weights do not fit {ram} ({whose}) and are read from the disk again and again"
-        ),
-        Verdict::DoesNotFit => format!("does not fit {ram} ({whose})"),
-    };
+    let verdict = shown_verdict(answer.verdict, answer.ram_bytes, whose);
     writeln!(out, "\nverdict  {verdict}")?;
     for (i, remedy) in answer.would_fit.iter().enumerate() {
         let label = if i == 0 { "fits with" } else { "or with" };
         writeln!(out, "         {label} {}", shown_remedy(remedy))?;
     }
     Ok(out)
+}
+
+/// Whether a run fits `ram_bytes`, and `whose` they are, in words.
+pub(crate) fn shown_verdict(verdict: Verdict, ram_bytes: u64, whose: &str) -> String {
+    let ram = bytes(ram_bytes);
+    match verdict {
+        Verdict::Fits => format!("fits {ram} ({whose})"),
+        Verdict::FromDisk => format!(
+            "runs, but slowly: its weights do not fit {ram} ({whose}) and are read from the disk again and again"
+        ),
+        Verdict::DoesNotFit => format!("does not fit {ram} ({whose})"),
+    }
 }
 
 fn shown_request(request: &Request) -> String {

@@ -8,6 +8,7 @@ use perilune_engine::forward::Served;
 use perilune_engine::{Engine, EngineThread, Settings};
 use perilune_kernels::BLOCK_TOKENS;
 use perilune_server::answer::local::{LocalModel, Parts};
+use perilune_server::console::ModelCard;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,8 @@ use std::time::Instant;
 pub(crate) struct Resident {
     pub(crate) model: LocalModel,
     pub(crate) engine: EngineThread,
+    /// What the console says of it.
+    pub(crate) card: ModelCard,
 }
 
 impl Resident {
@@ -23,6 +26,7 @@ impl Resident {
         let tokenizer = Tokenizer::from_dir(&args.dir)
             .with_context(|| format!("{} needs a tiktoken.model to speak", args.dir.display()))?;
         let model = Arc::new(args.model()?);
+        let card = super::card::of(&model, &args.dir, cache_tokens, args.run.dense.dense());
         let config = model.config();
         let template = Template::of_model_type(config.family.model_type());
         let eos_ids = config.eos_token_ids.clone();
@@ -33,6 +37,6 @@ impl Resident {
         let engine = EngineThread::start(engine).context("the engine cannot be started")?;
         let parts = Parts { engine: engine.handle(), tokenizer: Arc::new(tokenizer), template, eos_ids };
         let model = LocalModel::new(parts).map_err(|message| anyhow!(message))?;
-        Ok(Self { model, engine })
+        Ok(Self { model, engine, card })
     }
 }

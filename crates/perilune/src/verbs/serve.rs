@@ -6,9 +6,10 @@ use super::resident::Resident;
 use crate::terminal::print;
 use anyhow::{Context, anyhow, bail};
 use perilune_server::app::{App, STANDARD_ID};
+use perilune_server::console::{Console, ModelCard, first_admin_key};
 use perilune_server::routes;
 use perilune_server::serve::serve;
-use perilune_server::store::Store;
+use perilune_server::store::{KeyKind, NewKey, Store};
 use perilune_server::upstream::{Endpoint, Upstream};
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// Seconds that running answers get to end when the server stops
     #[arg(long, value_name = "S", default_value_t = 30)]
     drain: u64,
+    /// Measure first what this machine's memory gives, for the console's model page: it takes a second or two and,
+    /// for that time, 256 MiB
+    #[arg(long)]
+    measure_memory: bool,
     /// Log as JSON, one object a line
     #[arg(long)]
     log_json: bool,
@@ -105,7 +110,7 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
             "requests of an earlier process were left open; they are marked lost and not charged"
         );
     }
-    let n_keys = store.keys().await?.len();
+    let n_keys = store.keys().await?.iter().filter(|key| key.kind == KeyKind::Api).count();
     let is_loopback = args.listen.ip().is_loopback();
     if n_keys == 0 && !is_loopback {
         bail!(
@@ -113,6 +118,7 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
             args.listen.ip()
         );
     }
+    let admin_key = first_admin_key(&store).await?;
     let mut app = App::new(store, is_loopback)?;
     if let Some(resident) = resident {
         app = app.with_local(resident.model.clone());
@@ -124,13 +130,24 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
     }
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    print(&greeting(&app, listener.local_addr()?, n_keys))?;
-    let router = routes::router(app.clone(), routes::Pages::new());
+    print(&greeting(&app, listener.local_addr()?, n_keys, admin_key.as_ref()))?;
+    let console = Console::new(card(args, resident)?, false);
+    let router = routes::router(app.clone(), console.routes(&app));
     let stop = stop_signal()?;
     Ok(serve(listener, app, router, stop, Duration::from_secs(args.drain)).await)
 }
 
-fn greeting(app: &App, address: SocketAddr, n_keys: usize) -> String {
+/// What the console says of the model, with the memory's speed where it was asked for.
+fn card(args: &Args, resident: Option<&Resident>) -> anyhow::Result<Option<ModelCard>> {
+    let Some(resident) = resident else { return Ok(None) };
+    let mut card = resident.card.clone();
+    if args.measure_memory {
+        card.possible_gb_per_s = Some(super::card::read_gb_per_s(&args.run.cpu_on(args.run.n_threads())?));
+    }
+    Ok(Some(card))
+}
+
+fn greeting(app: &App, address: SocketAddr, n_keys: usize, admin_key: Option<&NewKey>) -> String {
     let ids = app.models().keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let id = if app.models().contains_key(STANDARD_ID) {
         STANDARD_ID
@@ -142,8 +159,17 @@ fn greeting(app: &App, address: SocketAddr, n_keys: usize) -> String {
         n => format!("keys     {n}: every request must carry one"),
     };
     let header = if n_keys == 0 { "" } else { " -H \"Authorization: Bearer $PERILUNE_KEY\"" };
+    let console = match admin_key {
+        Some(new) => {
+            format!(
+                "console  http://{address}/console/ opens with this admin key, shown once: {}",
+                new.secret
+            )
+        }
+        None => format!("console  http://{address}/console/ opens with an admin key"),
+    };
     format!(
-        "models   {ids}\n{keys}\naddress  http://{address}\ntry      curl http://{address}/v1/chat/completions{header} \
+        "models   {ids}\n{keys}\n{console}\naddress  http://{address}\ntry      curl http://{address}/v1/chat/completions{header} \
          -H 'Content-Type: application/json' -d '{{\"model\":\"{id}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
     )
 }

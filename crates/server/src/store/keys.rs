@@ -183,13 +183,13 @@ impl Store {
         self.run(|connection| all(connection)).await
     }
 
-    /// Whether any key was ever made, revoked ones included.
+    /// Whether any key for the APIs was ever made, revoked ones included; admin keys do not count.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn has_keys(&self) -> Result<bool, StoreError> {
+    pub async fn has_api_keys(&self) -> Result<bool, StoreError> {
         self.run(|connection| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM keys)";
+            let sql = "SELECT EXISTS (SELECT 1 FROM keys WHERE kind = 'api')";
             Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
         })
         .await
