@@ -69,7 +69,7 @@ pub struct Query<'a> {
     pub shape: MlaShape,
     /// [T, H, nope + rope], rotated.
     pub q: &'a [f32],
-    /// Absolute position of each row; row t sees positions 0..=positions[t], all cached already.
+    /// Absolute position of each row; row t sees positions `0..=positions[t]`, all cached already.
     pub positions: &'a [usize],
     /// Factor of every score.
     pub scale: f32,
@@ -352,7 +352,7 @@ fn sum_latents(cpu: &Cpu, p: &[f32], latents: Latents<'_>, span: usize, width: u
     }
 }
 
-/// The weighted mean latent [R] of all spans, first to last.
+/// The weighted mean latent `[R]` of all spans, first to last.
 fn join_spans(states: &[Running], sums: &[f32], rank: usize) -> Vec<f32> {
     let mut running = Running::EMPTY;
     let mut latent = vec![0.0f32; rank];

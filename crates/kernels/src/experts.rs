@@ -79,7 +79,7 @@ pub struct ExpertScratch {
 
 /// Routed experts: `out[t] = sum over the experts of row t, ascending, of weight * expert(x[t])`.
 ///
-/// `x` T rows of C, `experts` [E], `out` [T, C]. The order of the sum is that of the experts' indices, so a row's
+/// `x` T rows of C, `experts` `[E]`, `out` [T, C]. The order of the sum is that of the experts' indices, so a row's
 /// result does not depend on the rows beside it.
 pub fn routed(
     cpu: &Cpu,

@@ -7,7 +7,7 @@
 //! width, C channels (K: the reduced axis of a product, N: the axis it produces), E experts, R latent rank,
 //! V vocabulary, G groups of 32 along K.
 //!
-//! **Definition and versions.** [`reference`] holds the plain scalar form of every operation; it is the
+//! **Definition and versions.** [`mod@reference`] holds the plain scalar form of every operation; it is the
 //! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`) give *the same bits*:
 //! each reduction runs over [`LANES`] partial sums in a written order and is folded by halves, so the result
 //! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads. (The one

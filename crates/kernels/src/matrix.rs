@@ -141,7 +141,7 @@ impl Matrix {
         &self.data
     }
 
-    /// Whether products take 8-bit activations ([`crate::matmul::matmul_q8`]).
+    /// Whether products may take 8-bit activations ([`crate::matmul::Rows::Q8`]).
     pub fn is_integer(&self) -> bool {
         matches!(self.data, MatrixData::Int8 { .. } | MatrixData::Int4 { .. })
     }
@@ -167,7 +167,7 @@ impl Matrix {
         }
     }
 
-    /// Row `row_idx` as `f32` into `out` [K], exactly.
+    /// Row `row_idx` as `f32` into `out` `[K]`, exactly.
     pub fn row(&self, row_idx: usize, out: &mut [f32]) {
         quant::dequantize_rows(crate::cpu::Isa::Scalar, self, row_idx..row_idx + 1, out);
     }

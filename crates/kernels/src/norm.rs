@@ -5,7 +5,7 @@ use crate::shared::Shared;
 
 /// `out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight`, each row on its own.
 ///
-/// `x`, `out` [T, C] where row t of `x` starts at `t * x_stride`; `weight` [C].
+/// `x`, `out` [T, C] where row t of `x` starts at `t * x_stride`; `weight` `[C]`.
 pub fn rms_norm(cpu: &Cpu, x: &[f32], x_stride: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
     let n_rows = out.len() / n;

@@ -51,7 +51,7 @@ pub fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Inner product of `x` [K] and `w` [K] in [`LANES`] partial sums of fused multiply-adds.
+/// Inner product of `x` `[K]` and `w` `[K]` in [`LANES`] partial sums of fused multiply-adds.
 pub fn dot(x: &[f32], w: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for (k, (a, b)) in x.iter().zip(w).enumerate() {
@@ -83,7 +83,7 @@ pub const fn stored_position(k: usize) -> usize {
 
 /// Inner product of one row of 8-bit activations and one row of 8-bit weights, both in stored order.
 ///
-/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: [G]. The products of a group are summed exactly; the sum of
+/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: `[G]`. The products of a group are summed exactly; the sum of
 /// group g, times the product of its two scales, goes to lane g % [`LANES`].
 pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[f32]) -> f32 {
     let code = |k: usize| i32::from(w[stored_position(k)]);
@@ -91,28 +91,28 @@ pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[f32]) -> f32 {
 }
 
 /// As [`dot_q8`] with packed INT4 weights: `w` [K/2] bytes, low nibble the lower column, value `nibble - 8`
-/// (compressed-tensors `pack-quantized`); `w_scales` [G] in BF16.
+/// (compressed-tensors `pack-quantized`); `w_scales` `[G]` in BF16.
 pub fn dot_q4(x: &[i8], x_scales: &[f32], w: &[u8], w_scales: &[bf16]) -> f32 {
     let code = |k: usize| i32::from(if k.is_multiple_of(2) { w[k / 2] & 15 } else { w[k / 2] >> 4 }) - 8;
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
-/// [`dot`] of each of the rows `x` with `w`, into `out` [T].
+/// [`dot`] of each of the rows `x` with `w`, into `out` `[T]`.
 pub fn dots_f32(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
     x.iter().zip(out).for_each(|(x, out)| *out = dot(x, w));
 }
 
-/// [`dot_bf16`] of each of the rows `x` with `w`, into `out` [T].
+/// [`dot_bf16`] of each of the rows `x` with `w`, into `out` `[T]`.
 pub fn dots_bf16(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
     x.iter().zip(out).for_each(|(x, out)| *out = dot_bf16(x, w));
 }
 
-/// [`dot_q8`] of each of the rows `x` with `w`, into `out` [T].
+/// [`dot_q8`] of each of the rows `x` with `w`, into `out` `[T]`.
 pub fn dots_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
     x.iter().zip(out).for_each(|(x, out)| *out = dot_q8(x.codes, x.scales, w, w_scales));
 }
 
-/// [`dot_q4`] of each of the rows `x` with `w`, into `out` [T].
+/// [`dot_q4`] of each of the rows `x` with `w`, into `out` `[T]`.
 pub fn dots_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
     x.iter().zip(out).for_each(|(x, out)| *out = dot_q4(x.codes, x.scales, w, w_scales));
 }
@@ -173,9 +173,9 @@ pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) 
     }
 }
 
-/// Quantise one row `x` [K] to 8 bits a value, scale max|x|/127 per group of 32.
+/// Quantise one row `x` `[K]` to 8 bits a value, scale max|x|/127 per group of 32.
 ///
-/// Writes `codes` [stored K] (columns past K stay as they are), `scales` [G] and `corrections` [G]: -8 times the
+/// Writes `codes` [stored K] (columns past K stay as they are), `scales` `[G]` and `corrections` `[G]`: -8 times the
 /// sum of a group's codes, what turns a product with raw nibbles into one with `nibble - 8`.
 pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections: &mut [i32]) {
     for (group, values) in x.chunks_exact(GROUP).enumerate() {

@@ -9,7 +9,7 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Fill for `positions` [T] and `inv_freq` [D/2]; cosines and sines are times `attention_factor`.
+    /// Fill for `positions` `[T]` and `inv_freq` [D/2]; cosines and sines are times `attention_factor`.
     ///
     /// The angle is the `f32` product of position and frequency, as the published model file computes it.
     pub fn fill(&mut self, positions: &[usize], inv_freq: &[f32], attention_factor: f32) {
@@ -25,7 +25,7 @@ impl RopeTable {
         }
     }
 
-    /// Rotate `x` [D] in place by the position of row `t`.
+    /// Rotate `x` `[D]` in place by the position of row `t`.
     pub fn rotate(&self, t: usize, x: &mut [f32]) {
         let span = t * self.n_pairs..(t + 1) * self.n_pairs;
         let (cos, sin) = (&self.cos[span.clone()], &self.sin[span]);

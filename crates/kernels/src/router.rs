@@ -29,7 +29,7 @@ pub struct Chosen {
 
 /// Choose experts for one token, in ascending order of index.
 ///
-/// `logits` [E] router products, `bias` [E] selection bias; ties go to the lower index. A NaN logit makes every
+/// `logits` `[E]` router products, `bias` `[E]` selection bias; ties go to the lower index. A NaN logit makes every
 /// weight NaN, so it cannot hide.
 pub fn choose(rule: &RouterRule, logits: &[f32], bias: &[f32]) -> Vec<Chosen> {
     let scores: Vec<f32> = logits.iter().map(|&l| sigmoid(l)).collect();

@@ -56,7 +56,7 @@ pub enum Wanted {
 /// New tokens of one sequence.
 #[derive(Clone, Copy)]
 pub struct Segment<'a> {
-    /// Token ids [T].
+    /// Token ids `[T]`.
     pub ids: &'a [u32],
     /// Position of the first; everything before it is cached.
     pub first_position: usize,

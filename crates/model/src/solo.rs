@@ -55,7 +55,7 @@ impl<'m> Solo<'m> {
         Ok(logits)
     }
 
-    /// Run a prompt in passes of at most `chunk` tokens; the logits of its last row [V].
+    /// Run a prompt in passes of at most `chunk` tokens; the logits of its last row `[V]`.
     ///
     /// `progress` is told the tokens done; it returns `false` to stop, which gives `None`.
     ///
@@ -82,7 +82,7 @@ impl<'m> Solo<'m> {
         Ok(Some(logits))
     }
 
-    /// Run one token by the decode form; its logits [V].
+    /// Run one token by the decode form; its logits `[V]`.
     ///
     /// # Errors
     /// As [`Model::forward`].

@@ -23,7 +23,7 @@ pub struct Weights {
     pub embedding: Matrix,
     /// The blocks, first to last.
     pub layers: Vec<Layer>,
-    /// Final norm [C].
+    /// Final norm `[C]`.
     pub norm: Vec<f32>,
     /// Output matrix [V, C].
     pub head: Matrix,
@@ -31,11 +31,11 @@ pub struct Weights {
 
 /// One block.
 pub struct Layer {
-    /// `input_layernorm` [C].
+    /// `input_layernorm` `[C]`.
     pub input_norm: Vec<f32>,
     /// Multi-head latent attention.
     pub attention: Attention,
-    /// `post_attention_layernorm` [C].
+    /// `post_attention_layernorm` `[C]`.
     pub post_norm: Vec<f32>,
     /// The feed-forward part.
     pub mlp: Mlp,
@@ -45,13 +45,13 @@ pub struct Layer {
 pub struct Attention {
     /// `q_a_proj` [q_lora_rank, C].
     pub q_a: Matrix,
-    /// `q_a_layernorm` [q_lora_rank].
+    /// `q_a_layernorm` `[q_lora_rank]`.
     pub q_a_norm: Vec<f32>,
     /// `q_b_proj` [H (nope + rope), q_lora_rank].
     pub q_b: Matrix,
     /// `kv_a_proj_with_mqa` [R + rope, C].
     pub kv_a: Matrix,
-    /// `kv_a_layernorm` [R].
+    /// `kv_a_layernorm` `[R]`.
     pub kv_a_norm: Vec<f32>,
     /// `kv_b_proj` [H (nope + v), R].
     pub kv_b: Matrix,
@@ -71,9 +71,9 @@ pub enum Mlp {
 pub struct Moe {
     /// `gate.weight` [E, C].
     pub router: Matrix,
-    /// `gate.e_score_correction_bias` [E].
+    /// `gate.e_score_correction_bias` `[E]`.
     pub bias: Vec<f32>,
-    /// The routed experts [E].
+    /// The routed experts `[E]`.
     pub experts: Vec<SwiGlu>,
     /// The shared expert, absent where the config has none.
     pub shared: Option<SwiGlu>,

@@ -82,6 +82,18 @@ pub(crate) fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Where progress is drawn: standard error, if that is a terminal.
+fn draw_target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() }
+}
+
+/// A bar that counts `unit`s of the work `name`.
+pub(crate) fn bar(name: &'static str, unit: &'static str) -> ProgressBar {
+    let template = format!("{name} {{wide_bar}} {{pos}}/{{len}} {unit} {{eta}}");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(0), draw_target()).with_style(style)
+}
+
 /// Long work on files: a bar on a terminal's standard error, stopped by Ctrl-C.
 pub(crate) struct Work {
     bar: ProgressBar,
@@ -93,12 +105,7 @@ impl Work {
     /// process.
     pub(crate) fn new(name: &'static str, n_bytes: u64) -> anyhow::Result<Work> {
         let stopped = interrupt::flag();
-        let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(n_bytes), target);
+        let bar = ProgressBar::with_draw_target(Some(n_bytes), draw_target());
         let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
         bar.set_style(ProgressStyle::with_template(template)?);
         bar.set_message(name);

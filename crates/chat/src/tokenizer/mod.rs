@@ -1,8 +1,8 @@
 //! Text to ids and ids to text, as the published K2 tokenizer does it.
 //!
-//! The walk of a text: cuts for very long input ([`cut`]), special names where they are wanted
-//! ([`specials`]), the pre-tokenisation pattern ([`split`]), then merging by rank inside each piece
-//! ([`merge`]). Back: token bytes end to end, decoded as UTF-8 with replacement ([`Detokenizer`]).
+//! The walk of a text: cuts for very long input (`cut`), special names where they are wanted
+//! (`specials`), the pre-tokenisation pattern (`split`), then merging by rank inside each piece
+//! (`merge`). Back: token bytes end to end, decoded as UTF-8 with replacement ([`Detokenizer`]).
 
 use std::path::Path;
 

@@ -112,12 +112,10 @@ const TILE_X: usize = 8;
 
 /// Weights of one or more rows as bytes, and how they meet 8-bit activations.
 trait Codes: Copy {
-    /// The codes of one quad: even columns of its four groups, then odd ones, as unsigned bytes. Groups from
-    /// `n_groups` on (of this row, or of all rows) are zero.
-    unsafe fn quad(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2];
-    /// The unsigned codes of a tile's transposed words, from the two halves of [`Codes::raw`].
+    /// Unsigned codes of even and of odd columns from the two halves of [`Codes::raw`], transposed or not.
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2];
-    /// What [`Codes::split`] makes codes of: one word of packed nibbles (twice), or two words of bytes.
+    /// The bytes of one quad: packed nibbles (twice), or even and odd columns. Packed groups from `n_groups` on are
+    /// zero nibbles.
     unsafe fn raw(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2];
     /// Words of a quad differ between the two halves of [`Codes::raw`].
     const TWO_WORDS: bool;
@@ -163,12 +161,6 @@ impl Codes for Int4<'_> {
     }
 
     #[inline(always)]
-    unsafe fn quad(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2] {
-        // SAFETY: the caller's contract.
-        unsafe { Self::split(self.raw(row, quad, n_groups)) }
-    }
-
-    #[inline(always)]
     unsafe fn correction(minus_eight_sums: __m512i) -> __m512i {
         minus_eight_sums
     }
@@ -208,12 +200,6 @@ impl Codes for Int8<'_> {
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2] {
         // SAFETY: arithmetic only; w + 128 as unsigned.
         unsafe { raw.map(|codes| _mm512_xor_si512(codes, _mm512_set1_epi8(-128))) }
-    }
-
-    #[inline(always)]
-    unsafe fn quad(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2] {
-        // SAFETY: the caller's contract.
-        unsafe { Self::split(self.raw(row, quad, n_groups)) }
     }
 
     #[inline(always)]
@@ -260,7 +246,7 @@ unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups
             let mut parts = [[_mm512_setzero_si512(); 4]; T];
             for i in 0..n.div_ceil(4) {
                 let quad = base / 4 + i;
-                let codes = w.quad(0, quad, n_groups);
+                let codes = C::split(w.raw(0, quad, n_groups));
                 for t in 0..T {
                     let from = x[t].codes.as_ptr().add(quad * QUAD);
                     let even = _mm512_loadu_si512(from.cast());

@@ -134,7 +134,7 @@ fn generate(
     let n_context = prompt_ids.len().saturating_add(args.n);
     check_context(model, n_context, 1)?;
     let mut solo = Solo::new(model, n_context);
-    let bar = super::progress::bar("prefill", "tokens");
+    let bar = crate::terminal::bar("prefill", "tokens");
     bar.set_length(prompt_ids.len() as u64);
     let start = Instant::now();
     let mut logits = solo.prefill(&prompt_ids, PREFILL_CHUNK, |done| {

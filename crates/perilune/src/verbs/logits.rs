@@ -56,7 +56,7 @@ fn write(model: &Model, ids: &[u32], args: &LogitsArgs, partial: &Path) -> anyho
     let mut file = BufWriter::new(File::create(partial).with_context(cannot)?);
     file.write_all(&header(ids.len(), model.config().vocab_size)).with_context(cannot)?;
     let mut solo = Solo::new(model, ids.len());
-    let (stopped, bar) = (super::interrupt::flag(), super::progress::bar("running", "tokens"));
+    let (stopped, bar) = (super::interrupt::flag(), crate::terminal::bar("running", "tokens"));
     bar.set_length(ids.len() as u64);
     for chunk in ids.chunks(PREFILL_CHUNK) {
         if stopped.is_set() {

@@ -12,7 +12,6 @@ mod logits;
 mod memory;
 mod open;
 mod plan;
-mod progress;
 mod random;
 mod resident;
 mod serve;

@@ -113,7 +113,7 @@ impl RunArgs {
         }
         let checkpoint = open(dir)?;
         check_widths(&checkpoint.config, arithmetic)?;
-        let bar = super::progress::bar("loading", "layers");
+        let bar = crate::terminal::bar("loading", "layers");
         let weights = Weights::load(&checkpoint, dense, &cpu, |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
