@@ -9,9 +9,10 @@ use perilune_chat::message::{
 use perilune_chat::message::{Envelope, Invalid, Problem, ToolChoice};
 use perilune_chat::scanner::{self, Ending, Finish, Opening, Reply, ScannerOptions};
 use perilune_chat::template::{Segment, Special, Template};
-use perilune_chat::tokenizer::SpecialText;
+use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use perilune_chat::wire::openai;
 use serde_json::json;
+use std::sync::Arc;
 use support::random::Random;
 
 const N_CONVERSATIONS: u64 = 2_000;
@@ -173,19 +174,24 @@ fn many_calls_and_results_are_tied_in_reasonable_steps() {
 
 #[test]
 fn calls_leaked_into_reasoning_text_are_recovered() {
-    let tokenizer = support::small_tokenizer();
-    let leaked = "I should search. <|tool_call_section_begin|><|tool_call_begin|>functions.search:4\
+    for tokenizer in [support::small_tokenizer(), Arc::new(Tokenizer::of_bytes())] {
+        recovered(&tokenizer);
+    }
+}
+
+fn recovered(tokenizer: &Arc<Tokenizer>) {
+    let leaked = "I should search — naïvely. <|tool_call_section_begin|><|tool_call_begin|>functions.search:4\
                   <|tool_call_argument_begin|>{\"q\": \"x\"}<|tool_call_end|><|tool_call_section_end|>";
     let options = ScannerOptions { opening: Opening::Thinking, ..ScannerOptions::default() };
-    let (reply, summary) = scanner::recover(&tokenizer, leaked, options);
+    let (reply, summary) = scanner::recover(tokenizer, leaked, options);
     assert_eq!(summary.finish, Finish::ToolCalls);
-    assert_eq!(reply.reasoning, "I should search. ");
+    assert_eq!(reply.reasoning, "I should search — naïvely. ");
     assert_eq!(reply.content, "");
     let calls: Vec<_> =
         reply.tool_calls.iter().map(|call| (call.name.as_str(), call.arguments.as_str())).collect();
     assert_eq!(calls, [("search", "{\"q\": \"x\"}")]);
     let (plain, _) = scanner::recover(
-        &tokenizer,
+        tokenizer,
         "No calls here.",
         ScannerOptions { opening: Opening::Thinking, ..ScannerOptions::default() },
     );

@@ -113,7 +113,7 @@ fn streamed_equals_unstreamed() {
     assert_eq!((whole.content.unwrap(), whole.reasoning_content.unwrap()), (content, reasoning));
     assert_eq!(whole.tool_calls.unwrap(), calls);
     let empty = serde_json::to_string(&openai::ResponseMessage::from(Reply::default())).unwrap();
-    assert_eq!(empty, r#"{"role":"assistant","content":null}"#);
+    assert_eq!(empty, r#"{"role":"assistant","content":""}"#);
 }
 
 #[test]

@@ -23,6 +23,11 @@ pub struct Settings {
     pub n_waiting_max: [usize; 2],
     /// Prefill chunks end at multiples of this position.
     pub chunk_tokens: usize,
+    /// The same for throughput sequences while latency sequences run, whose tokens wait for such a chunk now and then.
+    ///
+    /// Both are multiples of a block, so chunks end on one grid whatever the load; and a chunk reads what it wrote from
+    /// the cache, so where it ends changes no bit.
+    pub busy_chunk_tokens: usize,
     /// Prompt tokens a class computes in one step (one chunk is always allowed).
     pub prefill_tokens_max: usize,
     /// Tokens of generation for which blocks are reserved at admission.
@@ -45,6 +50,7 @@ impl Default for Settings {
             n_running_max: 64,
             n_waiting_max: [1_024, 4_096],
             chunk_tokens: 512,
+            busy_chunk_tokens: 128,
             prefill_tokens_max: 512,
             reserve_tokens: 256,
             throughput_every: 32,
@@ -178,7 +184,9 @@ impl<M: ForwardModel> Engine<M> {
     /// Settings of zero count as one, and chunks are whole blocks.
     pub fn new(model: M, mut settings: Settings, clock: Clock) -> Self {
         settings.n_running_max = settings.n_running_max.max(1);
-        settings.chunk_tokens = settings.chunk_tokens.max(1).next_multiple_of(BLOCK_TOKENS);
+        let whole_blocks = |n: usize| n.max(1).next_multiple_of(BLOCK_TOKENS);
+        settings.chunk_tokens = whole_blocks(settings.chunk_tokens);
+        settings.busy_chunk_tokens = whole_blocks(settings.busy_chunk_tokens).min(settings.chunk_tokens);
         settings.reserve_tokens = settings.reserve_tokens.max(1);
         settings.throughput_every = settings.throughput_every.max(1);
         let places = Places { taken: Default::default(), max: settings.n_waiting_max };

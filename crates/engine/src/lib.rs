@@ -22,6 +22,7 @@
 pub mod request;
 
 pub mod mask;
+pub mod nucleus;
 pub mod sampler;
 
 pub mod forward;

@@ -4,6 +4,8 @@
 //! Sums run in a fixed order in `f64`; ties go to the lower id.
 
 use crate::mask::allows;
+use crate::nucleus::{Buckets, Candidate, by_weight};
+use perilune_kernels::router::LogSoftmax;
 use perilune_kernels::router::{arg_max, top_k};
 use std::collections::BTreeMap;
 
@@ -11,8 +13,6 @@ use std::collections::BTreeMap;
 pub const TOP_LOGPROBS_MAX: usize = 20;
 /// Most ids that may carry a bias.
 pub const LOGIT_BIAS_MAX: usize = 1_024;
-/// Candidates sorted first when top-p looks for its head.
-const NUCLEUS_FIRST: usize = 256;
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,7 +196,7 @@ impl Sampler {
         scratch.candidates.clear();
         let kept = adjusted.iter().enumerate().filter(|(_, l)| **l > f32::NEG_INFINITY);
         scratch.candidates.extend(kept.map(|(i, l)| (i as u32, weight(*l))));
-        self.cut(&mut scratch.candidates);
+        self.cut(&mut scratch.candidates, &mut scratch.buckets);
         Some(draw(&scratch.candidates, uniform(self.sampling.seed, index as u64)))
     }
 
@@ -223,7 +223,7 @@ impl Sampler {
     }
 
     /// Keep what min-p, top-k and top-p keep, in that order.
-    fn cut(&self, candidates: &mut Vec<(u32, f64)>) {
+    fn cut(&self, candidates: &mut Vec<Candidate>, buckets: &mut Buckets) {
         let s = &self.sampling;
         if s.min_p > 0.0 {
             candidates.retain(|(_, w)| *w >= f64::from(s.min_p));
@@ -234,7 +234,7 @@ impl Sampler {
             candidates.sort_unstable_by_key(|(id, _)| *id);
         }
         if s.top_p < 1.0 {
-            nucleus(candidates, f64::from(s.top_p));
+            buckets.keep(candidates, f64::from(s.top_p));
         }
     }
 }
@@ -243,47 +243,19 @@ impl Sampler {
 #[derive(Default)]
 pub struct Scratch {
     logits: Vec<f32>,
-    candidates: Vec<(u32, f64)>,
+    candidates: Vec<Candidate>,
+    buckets: Buckets,
 }
 
 /// Log-probability of `id` and of the `n` likeliest ids, from finite `logits`, `[V]`.
 pub fn logprobs(logits: &[f32], id: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
-    let max = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
-    let sum: f64 = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
-    let logprob = |i: usize| (f64::from(logits[i]) - f64::from(max) - sum.ln()) as f32;
+    let log_softmax = LogSoftmax::new(logits);
+    let logprob = |i: usize| log_softmax.of(logits[i]);
     let best = if n == 0 { Vec::new() } else { top_k(logits, n) };
     (
         logprob(id as usize),
         best.into_iter().map(|i| TokenLogprob { id: i as u32, logprob: logprob(i) }).collect(),
     )
-}
-
-/// Heavier first, then the lower id.
-fn by_weight(a: &(u32, f64), b: &(u32, f64)) -> std::cmp::Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
-}
-
-/// Keep the heaviest candidates whose share first reaches `top_p`.
-fn nucleus(candidates: &mut Vec<(u32, f64)>, top_p: f64) {
-    let target = candidates.iter().map(|(_, w)| w).sum::<f64>() * top_p;
-    let mut n_sorted = NUCLEUS_FIRST;
-    loop {
-        let n = n_sorted.min(candidates.len());
-        if n < candidates.len() {
-            candidates.select_nth_unstable_by(n - 1, by_weight);
-        }
-        candidates[..n].sort_unstable_by(by_weight);
-        let mut mass = 0.0;
-        let reached = candidates[..n].iter().position(|(_, w)| {
-            mass += w;
-            mass >= target
-        });
-        match reached {
-            Some(last) => return candidates.truncate(last + 1),
-            None if n == candidates.len() => return,
-            None => n_sorted *= 8,
-        }
-    }
 }
 
 /// The candidate in whose span of the total weight `u` falls.

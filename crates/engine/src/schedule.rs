@@ -12,11 +12,34 @@
 //! finitely many admissions or is promoted, and once promoted only the finitely many older requests come before it.
 
 use crate::blocks::{BLOCK_TOKENS, blocks_for};
-use crate::engine::{Engine, Move, StepReport, Work};
+use crate::engine::{Engine, Move, Settings, StepReport, Work};
 use crate::forward::ForwardModel;
 use crate::request::{Class, Event, RequestId};
 use crate::sequence::Sequence;
 use std::collections::BTreeMap;
+
+/// What one class may prefill in one step.
+#[derive(Clone, Copy)]
+struct Prefill {
+    /// Chunks end at multiples of this position.
+    chunk_tokens: usize,
+    /// Tokens that may still be taken.
+    left: usize,
+    /// Tokens taken.
+    n: usize,
+}
+
+impl Prefill {
+    /// Take `n` tokens, where they fit or are the first.
+    fn take(&mut self, n: usize) -> bool {
+        let fits = self.n == 0 || n <= self.left;
+        if fits {
+            self.n += n;
+            self.left = self.left.saturating_sub(n);
+        }
+        fits
+    }
+}
 
 impl<M: ForwardModel> Engine<M> {
     pub(crate) fn schedule(&mut self) -> StepReport {
@@ -134,10 +157,13 @@ impl<M: ForwardModel> Engine<M> {
         let is_turn = !is_busy || self.n_steps_without_throughput + 1 >= self.settings.throughput_every;
         let mut order: Vec<_> = self.running.values().map(|s| (s.rank(), s.class)).collect();
         order.sort_unstable();
-        let mut n_prefill = [0; 2];
+        let Settings { chunk_tokens, busy_chunk_tokens, prefill_tokens_max, .. } = self.settings;
+        let usual = Prefill { chunk_tokens, left: prefill_tokens_max, n: 0 };
+        let busy = Prefill { chunk_tokens: busy_chunk_tokens, left: busy_chunk_tokens, n: 0 };
+        let mut prefill = [usual, if is_busy { busy } else { usual }];
         for ((_, id), class) in order {
             if class == Class::Latency || is_turn {
-                self.plan_one(id, &mut n_prefill[class.index()], report);
+                self.plan_one(id, &mut prefill[class.index()], report);
             }
         }
         let is_throughput =
@@ -147,15 +173,12 @@ impl<M: ForwardModel> Engine<M> {
         self.n_steps_without_throughput = if has_waited { self.n_steps_without_throughput + 1 } else { 0 };
     }
 
-    fn plan_one(&mut self, id: RequestId, n_prefill: &mut usize, report: &mut StepReport) {
+    fn plan_one(&mut self, id: RequestId, prefill: &mut Prefill, report: &mut StepReport) {
         // Who was strong enough to be planned before may have preempted this one.
         let Some(sequence) = self.running.get(&id) else { return };
-        let (positions, phase) = sequence.next_chunk(self.settings.chunk_tokens);
-        if !sequence.is_decoding() {
-            if *n_prefill > 0 && *n_prefill + positions.len() > self.settings.prefill_tokens_max {
-                return;
-            }
-            *n_prefill += positions.len();
+        let (positions, phase) = sequence.next_chunk(prefill.chunk_tokens);
+        if !sequence.is_decoding() && !prefill.take(positions.len()) {
+            return;
         }
         let samples = positions.end == sequence.generation.ids.len();
         if self.grow(id, positions.end, report) {

@@ -191,6 +191,8 @@ fn run<M: ForwardModel>(mut engine: Engine<M>, receiver: &Receiver<Command>, sha
             break;
         }
         publish(&engine, shared);
+        // Whoever waits for this step's tokens may want the processor that this thread holds.
+        std::thread::yield_now();
     }
     shared.is_draining.store(true, Ordering::Release);
     take_commands(&mut engine, receiver);

@@ -90,6 +90,29 @@ fn a_batch_of_16_equals_the_plain_loop_to_the_bit_even_when_preempted() {
 }
 
 #[test]
+fn long_prompts_beside_a_latency_stream_give_the_bits_they_give_alone() {
+    for arithmetic in BOTH {
+        let model = model("d/int4", arithmetic);
+        let request = |i: usize| {
+            let mut rng = Rng(2_000 + i as u64);
+            let n_prompt = [40, 700, 1_000, 513][i];
+            let prompt = (0..n_prompt).map(|_| rng.below(model.config().vocab_size) as u32).collect();
+            let sampling = Sampling { n_top_logprobs: Some(5), ..Sampling::default() };
+            let class = if i == 0 { Class::Latency } else { Class::Throughput };
+            let n_new_max = if i == 0 { 150 } else { 8 };
+            Request { sampling, class, ..Request::greedy(prompt, n_new_max) }
+        };
+        let requests = || (0..4).map(request).collect::<Vec<_>>();
+        let busy = Settings { throughput_every: 4, ..Settings::default() };
+        let mixed = run(&model, requests(), 100, busy);
+        for (i, (mixed, request)) in mixed.tokens.iter().zip(requests()).enumerate() {
+            let alone = run_alone(&model, request).unwrap().0;
+            assert_eq!(mixed, &alone, "{arithmetic:?} request {i}");
+        }
+    }
+}
+
+#[test]
 fn generated_tokens_recomputed_in_one_pass_give_the_same_bits() {
     for arithmetic in BOTH {
         let model = model("d/int4", arithmetic);

@@ -100,6 +100,7 @@ impl World {
             n_running_max: 1 + rng.below(8),
             n_waiting_max: [2 + rng.below(6), 2 + rng.below(12)],
             chunk_tokens: BLOCK * (1 + rng.below(2)),
+            busy_chunk_tokens: BLOCK * (1 + rng.below(2)),
             prefill_tokens_max: BLOCK * (1 + rng.below(3)),
             reserve_tokens: 1 + rng.below(90),
             throughput_every: 1 + rng.below(6) as u64,
@@ -292,6 +293,9 @@ impl World {
             }
         }
         let most = self.settings.prefill_tokens_max.max(chunk);
+        let has_latency = report.work.iter().any(|w| self.asked[&w.id].class == Class::Latency);
+        let busy = self.settings.busy_chunk_tokens.min(chunk);
+        assert!(!has_latency || n_prefill[1] <= busy, "latency waits for {} tokens", n_prefill[1]);
         assert!(n_prefill.iter().all(|n| *n <= most), "prefill beyond its budget: {n_prefill:?}");
     }
 

@@ -89,6 +89,10 @@ fn requests_finish_and_the_engine_rests() {
         assert_eq!(last(events), (Finish::Length, Usage { n_prompt: 10, n_cached: 0, n_generated: 5 }, 5));
     }
     let steps = || handle.stats().steps;
+    // The count of a step is published after its events.
+    while handle.stats().completed < 20 {
+        std::thread::yield_now();
+    }
     let before = steps();
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(steps(), before, "no step without work");

@@ -1,11 +1,12 @@
 //! Routed experts over grouped tokens: `y[t] = sum of weight * down(silu(gate(x)) * up(x))`.
 
 use crate::cpu::{Cpu, dispatch};
-use crate::matmul::{BLOCK, ROWS_PER_TASK, Rows, for_row_tasks, matmul};
+use crate::matmul::{BAND, BLOCK, Gathered, Rows, bands, matmul, rows_per_task};
 use crate::matrix::Matrix;
 use crate::quant::QuantRows;
 use crate::router::Chosen;
-use crate::shared::Shared;
+use crate::shared::{Scratch, Shared};
+use std::ops::Range;
 
 /// A SwiGLU network: gate and up [I, C], down [C, I].
 #[derive(Clone)]
@@ -32,6 +33,16 @@ struct Load {
     weights: Vec<f32>,
     /// First row of this expert's part of the intermediate buffer.
     first: usize,
+}
+
+impl Load {
+    /// Its assignments, at most [`BLOCK`] at a time: their places in the intermediate buffer, and in the load.
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        (0..self.tokens.len()).step_by(BLOCK).map(|at| {
+            let end = (at + BLOCK).min(self.tokens.len());
+            (self.first + at..self.first + end, at..end)
+        })
+    }
 }
 
 /// Rows sorted by the experts they chose.
@@ -63,9 +74,21 @@ impl Loads {
         Loads { loads, n_assigned }
     }
 
+    /// All of T rows to one expert.
+    fn all(n_rows: usize) -> Self {
+        let tokens = (0..n_rows as u32).collect();
+        let load = Load { expert_idx: 0, tokens, weights: Vec::new(), first: 0 };
+        Loads { loads: vec![load], n_assigned: n_rows }
+    }
+
     /// Pairs of row and expert.
     pub fn n_assigned(&self) -> usize {
         self.n_assigned
+    }
+
+    /// The row of every assignment.
+    fn tokens(&self) -> impl Iterator<Item = usize> {
+        self.loads.iter().flat_map(|load| load.tokens.iter().map(|&t| t as usize))
     }
 }
 
@@ -73,7 +96,6 @@ impl Loads {
 #[derive(Default)]
 pub struct ExpertScratch {
     hidden: Vec<f32>,
-    gate: Vec<f32>,
     quantized: QuantRows,
 }
 
@@ -92,7 +114,7 @@ pub fn routed(
     out.fill(0.0);
     let Some(width) = loads.loads.first().map(|load| experts[load.expert_idx].width()) else { return };
     s.hidden.resize(loads.n_assigned * width, 0.0);
-    gate_up(cpu, x, experts, loads, width, &mut s.hidden);
+    gate_up(cpu, &x.gather(loads.tokens()), experts, loads, width, &mut s.hidden);
     let hidden = match x {
         Rows::F32 { .. } => Rows::f32(&s.hidden, width),
         Rows::Q8(_) => {
@@ -100,62 +122,56 @@ pub fn routed(
             Rows::Q8(&s.quantized)
         }
     };
-    down(cpu, hidden, experts, loads, out);
+    down(cpu, &hidden.gather(0..loads.n_assigned), experts, loads, out);
 }
 
-/// `hidden[a] = silu(gate(x[t])) * up(x[t])` for every assignment a.
-fn gate_up(cpu: &Cpu, x: Rows<'_>, experts: &[SwiGlu], loads: &Loads, width: usize, hidden: &mut [f32]) {
-    let n_chunks = width.div_ceil(ROWS_PER_TASK);
+/// `hidden[a] = silu(gate(x[a])) * up(x[a])` for every assignment a, all experts in one list of tasks.
+fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width: usize, hidden: &mut [f32]) {
+    let n_per_task = rows_per_task(cpu, loads.loads.len() * width.div_ceil(BAND));
+    let n_chunks = width.div_ceil(n_per_task);
     let hidden = Shared::new(hidden);
     cpu.pool().run(loads.loads.len() * n_chunks, &|task_idx| {
         let load = &loads.loads[task_idx / n_chunks];
         let expert = &experts[load.expert_idx];
-        let first = task_idx % n_chunks * ROWS_PER_TASK;
-        let n_rows = ROWS_PER_TASK.min(width - first);
-        let mut decoded = Vec::new();
-        for (block_idx, tokens) in load.tokens.chunks(BLOCK).enumerate() {
-            let (x, rows) = (x.gather(tokens), first..first + n_rows);
-            let mut gate = [0.0f32; BLOCK * ROWS_PER_TASK];
-            let mut up = [0.0f32; BLOCK * ROWS_PER_TASK];
-            let n = tokens.len() * n_rows;
-            let (gate, up) = (&mut gate[..n], &mut up[..n]);
-            x.products(cpu, &expert.gate, rows.clone(), &mut decoded, gate);
-            x.products(cpu, &expert.up, rows, &mut decoded, up);
-            dispatch!(cpu.isa(), silu_mul(gate, up));
-            for (row, gate) in (load.first + block_idx * BLOCK..).zip(gate.chunks_exact(n_rows)) {
-                // SAFETY: this expert's rows and this range of columns belong to this task.
-                let out = unsafe { hidden.part(row * width + first..row * width + first + n_rows) };
-                out.copy_from_slice(gate);
+        let first = task_idx % n_chunks * n_per_task;
+        let mut scratch = Scratch::take();
+        for rows in bands(first..(first + n_per_task).min(width)) {
+            for (assigned, _) in load.blocks() {
+                let n = assigned.len() * rows.len();
+                let (gate, up) = scratch.first(2 * n).split_at_mut(n);
+                x.products(cpu, assigned.clone(), &expert.gate, rows.clone(), gate);
+                x.products(cpu, assigned.clone(), &expert.up, rows.clone(), up);
+                dispatch!(cpu.isa(), silu_mul(gate, up));
+                for (a, gate) in assigned.zip(gate.chunks_exact(rows.len())) {
+                    // SAFETY: this expert's rows and this range of columns belong to this task.
+                    let out = unsafe { hidden.part(a * width + rows.start..a * width + rows.end) };
+                    out.copy_from_slice(gate);
+                }
             }
         }
     });
 }
 
 /// `out[t, n] += weight * dot(hidden[a], down[n])`, experts ascending.
-fn down(cpu: &Cpu, hidden: Rows<'_>, experts: &[SwiGlu], loads: &Loads, out: &mut [f32]) {
+fn down(cpu: &Cpu, hidden: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, out: &mut [f32]) {
     let Some(n_cols) = experts.first().map(|expert| expert.down.n_rows()) else { return };
     let out = Shared::new(out);
-    for_row_tasks(cpu, n_cols, |rows| {
-        let mut decoded = Vec::new();
+    let n_per_task = rows_per_task(cpu, n_cols.div_ceil(BAND));
+    cpu.pool().run(n_cols.div_ceil(n_per_task), &|i| {
+        let mut scratch = Scratch::take();
         for load in &loads.loads {
             let w = &experts[load.expert_idx].down;
-            for (block_idx, tokens) in load.tokens.chunks(BLOCK).enumerate() {
-                let first = load.first + block_idx * BLOCK;
-                let which: [u32; BLOCK] = std::array::from_fn(|i| (first + i) as u32);
-                let weights = &load.weights[block_idx * BLOCK..];
-                let mut products = [0.0f32; BLOCK * ROWS_PER_TASK];
-                let products = &mut products[..tokens.len() * rows.len()];
-                let x = hidden.gather(&which[..tokens.len()]);
-                x.products(cpu, w, rows.clone(), &mut decoded, products);
-                for ((&t, &weight), products) in
-                    tokens.iter().zip(weights).zip(products.chunks_exact(rows.len()))
-                {
-                    let first = t as usize * n_cols + rows.start;
-                    // SAFETY: these columns of every row belong to this task.
-                    let out = unsafe { out.part(first..first + rows.len()) };
-                    out.iter_mut()
-                        .zip(products)
-                        .for_each(|(out, product)| *out = weight.mul_add(*product, *out));
+            for rows in bands(i * n_per_task..((i + 1) * n_per_task).min(n_cols)) {
+                for (assigned, which) in load.blocks() {
+                    let products = scratch.first(assigned.len() * rows.len());
+                    hidden.products(cpu, assigned, w, rows.clone(), products);
+                    let assignments = load.tokens[which.clone()].iter().zip(&load.weights[which]);
+                    for ((&t, &weight), products) in assignments.zip(products.chunks_exact(rows.len())) {
+                        let first = t as usize * n_cols;
+                        // SAFETY: these columns of every row belong to this task.
+                        let out = unsafe { out.part(first + rows.start..first + rows.end) };
+                        dispatch!(cpu.isa(), axpy(weight, products, out));
+                    }
                 }
             }
         }
@@ -164,18 +180,15 @@ fn down(cpu: &Cpu, hidden: Rows<'_>, experts: &[SwiGlu], loads: &Loads, out: &mu
 
 /// One SwiGLU network for all T rows: `out[t] = down(silu(gate(x[t])) * up(x[t]))`, `out` [T, C].
 pub fn swiglu(cpu: &Cpu, x: Rows<'_>, mlp: &SwiGlu, s: &mut ExpertScratch, out: &mut [f32]) {
-    let n = x.n_rows() * mlp.width();
-    s.gate.resize(n, 0.0);
-    s.hidden.resize(n, 0.0);
-    matmul(cpu, x, &mlp.gate, &mut s.gate);
-    matmul(cpu, x, &mlp.up, &mut s.hidden);
-    crate::activation::silu_mul(cpu, &mut s.gate, &s.hidden);
+    let (n, width) = (x.n_rows(), mlp.width());
+    s.hidden.resize(n * width, 0.0);
+    gate_up(cpu, &x.gather(0..n), std::slice::from_ref(mlp), &Loads::all(n), width, &mut s.hidden);
     let hidden = match x {
         Rows::Q8(_) if mlp.down.is_integer() => {
-            s.quantized.fill(cpu, &s.gate, mlp.width());
+            s.quantized.fill(cpu, &s.hidden, width);
             Rows::Q8(&s.quantized)
         }
-        _ => Rows::f32(&s.gate, mlp.width()),
+        _ => Rows::f32(&s.hidden, width),
     };
     matmul(cpu, hidden, &mlp.down, out);
 }

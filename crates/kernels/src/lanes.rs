@@ -11,6 +11,8 @@ use crate::LANES;
 /// Every method may be called only where the processor has the features of the implementing type, and pointers
 /// must be valid for the elements named.
 pub(crate) trait Lanes: Copy {
+    /// Whether there are 32 registers of 16 lanes: enough for large tiles.
+    const IS_WIDE: bool;
     unsafe fn splat(value: f32) -> Self;
     /// Load 16 values.
     unsafe fn load(ptr: *const f32) -> Self;
@@ -19,6 +21,8 @@ pub(crate) trait Lanes: Copy {
     /// Load 16 signed bytes as `f32`.
     unsafe fn load_i8(ptr: *const i8) -> Self;
     unsafe fn store(self, ptr: *mut f32);
+    /// Ask for the line at `ptr`, wherever that is.
+    unsafe fn prefetch(ptr: *const u8);
     /// `self * b + c`, rounded once.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn add(self, b: Self) -> Self;
@@ -35,6 +39,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn pow2(self) -> Self;
     /// Sum of the lanes, folded by halves: 16, 8, 4, 2, 1.
     unsafe fn fold_add(self) -> f32;
+    /// [`Lanes::fold_add`] of 16 at once: lane `4 t + n` is that of `sums[4 n + t]`.
+    unsafe fn fold_tile(sums: [Self; LANES]) -> Self;
 
     /// Load `n <= 16` values, the other lanes zero.
     #[inline(always)]

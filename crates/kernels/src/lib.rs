@@ -29,6 +29,7 @@ pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod router;
+pub mod train;
 
 pub mod map;
 pub mod probe;
@@ -38,6 +39,8 @@ mod lanes;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -5,15 +5,19 @@ use crate::cpu::{Cpu, dispatch};
 use crate::matrix::{Matrix, MatrixData};
 use crate::quant::{self, QuantRow, QuantRows};
 use crate::reference::{TILE_ROWS, stored_width};
-use crate::shared::Shared;
+use crate::shared::{Scratch, Shared};
 use std::ops::Range;
 
-/// Rows of W a task takes: their bytes stay in the second-level cache while all rows of x pass.
-pub(crate) const ROWS_PER_TASK: usize = TILE_ROWS;
+/// Rows of W that a kernel takes at a time.
+pub(crate) const BAND: usize = TILE_ROWS;
+/// Most bands a task takes, one after the other in memory.
+const BANDS_PER_TASK: usize = 4;
+/// Tasks a thread should find at least, so that none waits long for another at the end.
+const TASKS_PER_THREAD: usize = 16;
 /// Fewest rows of x for which transposing a tile of W pays.
 const TILE_X_MIN: usize = 5;
-/// Rows of x whose bytes stay near while a task's rows of W pass over them.
-pub(crate) const BLOCK: usize = 32;
+/// Rows of x that share one unpacking of a tile.
+pub(crate) const BLOCK: usize = 128;
 
 /// Activations of T rows, in the form a product takes them.
 #[derive(Clone, Copy)]
@@ -52,39 +56,36 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The rows `which` (from 1 to [`BLOCK`]) side by side, whatever lies between them.
-    pub(crate) fn gather(&self, which: &[u32]) -> Gathered<'a> {
-        let n = which.len();
-        let at = |i: usize| which[i.min(n - 1)] as usize;
+    /// The rows `which` side by side, whatever lies between them.
+    pub(crate) fn gather(&self, which: impl Iterator<Item = usize>) -> Gathered<'a> {
         match *self {
             Rows::F32 { x, n_cols } => {
-                Gathered::F32(std::array::from_fn(|i| &x[at(i) * n_cols..(at(i) + 1) * n_cols]), n)
+                Gathered::F32(which.map(|t| &x[t * n_cols..(t + 1) * n_cols]).collect())
             }
-            Rows::Q8(x) => Gathered::Q8(std::array::from_fn(|i| x.row(at(i))), n),
+            Rows::Q8(x) => Gathered::Q8(which.map(|t| x.row(t)).collect()),
         }
     }
 }
 
-/// Some rows of a [`Rows`], ready to be multiplied; made once a task, so its size does not matter.
-#[allow(clippy::large_enum_variant)]
+/// Some rows of a [`Rows`], ready to be multiplied.
 pub(crate) enum Gathered<'a> {
-    F32([&'a [f32]; BLOCK], usize),
-    Q8([QuantRow<'a>; BLOCK], usize),
+    F32(Vec<&'a [f32]>),
+    Q8(Vec<QuantRow<'a>>),
 }
 
 impl Gathered<'_> {
-    /// Inner products with rows `rows` of `w` (at most [`ROWS_PER_TASK`]): `out` [T, rows].
+    /// Inner products of its rows `which` with rows `rows` of `w` (at most [`BAND`]): `out` [which, rows].
     pub(crate) fn products(
         &self,
         cpu: &Cpu,
+        which: Range<usize>,
         w: &Matrix,
         rows: Range<usize>,
-        decoded: &mut Vec<f32>,
         out: &mut [f32],
     ) {
         match self {
-            Gathered::F32(x, n) => products_f32(cpu, &x[..*n], w, rows, decoded, out),
-            Gathered::Q8(x, n) => products_q8(cpu, &x[..*n], w, rows, out),
+            Gathered::F32(x) => products_f32(cpu, &x[which], w, rows, out),
+            Gathered::Q8(x) => products_q8(cpu, &x[which], w, rows, out),
         }
     }
 }
@@ -93,50 +94,46 @@ impl Gathered<'_> {
 ///
 /// 8-bit rows take INT4 or 8-bit weights only; other forms panic.
 pub fn matmul(cpu: &Cpu, x: Rows<'_>, w: &Matrix, out: &mut [f32]) {
-    let n_rows = w.n_rows();
+    let (n_x, n_rows) = (x.n_rows(), w.n_rows());
     assert_eq!(x.n_cols(), w.n_cols(), "x has the K of W");
-    assert_eq!(out.len(), x.n_rows() * n_rows, "out is T rows of N");
+    assert_eq!(out.len(), n_x * n_rows, "out is T rows of N");
     let out = Shared::new(out);
-    let which: Vec<u32> = (0..x.n_rows() as u32).collect();
-    for_row_tasks(cpu, n_rows, |rows| {
-        let mut decoded = Vec::new();
-        for block in which.chunks(BLOCK) {
-            let mut products = [0.0f32; BLOCK * ROWS_PER_TASK];
-            let products = &mut products[..block.len() * rows.len()];
-            x.gather(block).products(cpu, w, rows.clone(), &mut decoded, products);
-            for (&t, products) in block.iter().zip(products.chunks_exact(rows.len())) {
-                let first = t as usize * n_rows + rows.start;
-                // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
-                unsafe { out.part(first..first + rows.len()) }.copy_from_slice(products);
+    let x = x.gather(0..n_x);
+    let n_per_task = rows_per_task(cpu, n_rows.div_ceil(BAND));
+    cpu.pool().run(n_rows.div_ceil(n_per_task), &|i| {
+        let mut scratch = Scratch::take();
+        for rows in bands(i * n_per_task..((i + 1) * n_per_task).min(n_rows)) {
+            if n_x == 1 {
+                // SAFETY: rows of W belong to one task each.
+                x.products(cpu, 0..1, w, rows.clone(), unsafe { out.part(rows) });
+                continue;
+            }
+            for first in (0..n_x).step_by(BLOCK) {
+                let which = first..(first + BLOCK).min(n_x);
+                let products = scratch.first(which.len() * rows.len());
+                x.products(cpu, which.clone(), w, rows.clone(), products);
+                for (t, products) in which.zip(products.chunks_exact(rows.len())) {
+                    // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
+                    let out = unsafe { out.part(t * n_rows + rows.start..t * n_rows + rows.end) };
+                    out.copy_from_slice(products);
+                }
             }
         }
     });
 }
 
-/// Products of `f32` rows; quantised weights are decoded row by row.
-fn products_f32(
-    cpu: &Cpu,
-    x: &[&[f32]],
-    w: &Matrix,
-    rows: Range<usize>,
-    decoded: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let n_rows = rows.len();
-    for (i, n) in rows.enumerate() {
-        let mut dots = [0.0f32; BLOCK];
-        let dots = &mut dots[..x.len()];
-        let span = n * w.n_cols()..(n + 1) * w.n_cols();
-        match w.data() {
-            MatrixData::F32(values) => dispatch!(cpu.isa(), dots_f32(x, &values.as_slice()[span], dots)),
-            MatrixData::Bf16(values) => dispatch!(cpu.isa(), dots_bf16(x, &values.as_slice()[span], dots)),
-            MatrixData::Int8 { .. } | MatrixData::Int4 { .. } => {
-                decoded.resize(w.n_cols(), 0.0);
-                quant::dequantize_rows(cpu.isa(), w, n..n + 1, decoded);
-                dispatch!(cpu.isa(), dots_f32(x, decoded, dots))
-            }
+/// Products of `f32` rows; quantised weights are decoded a band at a time.
+fn products_f32(cpu: &Cpu, x: &[&[f32]], w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+    let span = rows.start * w.n_cols()..rows.end * w.n_cols();
+    match w.data() {
+        MatrixData::F32(values) => dispatch!(cpu.isa(), band_f32(x, &values.as_slice()[span], out)),
+        MatrixData::Bf16(values) => dispatch!(cpu.isa(), band_bf16(x, &values.as_slice()[span], out)),
+        MatrixData::Int8 { .. } | MatrixData::Int4 { .. } => {
+            let mut scratch = Scratch::take();
+            let decoded = scratch.first(span.len());
+            quant::dequantize_rows(cpu.isa(), w, rows, decoded);
+            dispatch!(cpu.isa(), band_f32(x, decoded, out));
         }
-        dots.iter().enumerate().for_each(|(t, dot)| out[t * n_rows + i] = *dot);
     }
 }
 
@@ -144,54 +141,36 @@ fn products_f32(
 fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
     let n_rows = rows.len();
     let by_tile = n_rows == TILE_ROWS && x.len() >= TILE_X_MIN;
-    let groups = |n: usize| n * w.n_cols() / GROUP;
+    let n_groups = w.n_cols() / GROUP;
+    let groups = rows.start * n_groups..rows.end * n_groups;
     match w.data() {
         MatrixData::Int4 { packed, scales } => {
-            let (packed, scales) = (packed.as_slice(), scales.as_slice());
-            let part = |rows: Range<usize>| {
-                let (first, end) = (groups(rows.start), groups(rows.end));
-                (&packed[first * GROUP / 2..end * GROUP / 2], &scales[first..end])
-            };
-            if by_tile {
-                let (packed, scales) = part(rows);
-                return dispatch!(cpu.isa(), tile_q4(x, packed, scales, out));
+            let packed = &packed.as_slice()[groups.start * GROUP / 2..groups.end * GROUP / 2];
+            let scales = &scales.as_slice()[groups];
+            match by_tile {
+                true => dispatch!(cpu.isa(), tile_q4(x, packed, scales, out)),
+                false => dispatch!(cpu.isa(), band_q4(x, packed, scales, n_rows, out)),
             }
-            each_row(x.len(), rows, out, |n, dots| {
-                let (packed, scales) = part(n..n + 1);
-                dispatch!(cpu.isa(), dots_q4(x, packed, scales, dots))
-            });
         }
         MatrixData::Int8 { codes, scales } => {
-            let (codes, scales, width) = (codes.as_slice(), scales.as_slice(), stored_width(w.n_cols()));
-            let part = |rows: Range<usize>| {
-                (&codes[rows.start * width..rows.end * width], &scales[groups(rows.start)..groups(rows.end)])
-            };
-            if by_tile {
-                let (codes, scales) = part(rows);
-                return dispatch!(cpu.isa(), tile_q8(x, codes, scales, out));
+            let width = stored_width(w.n_cols());
+            let codes = &codes.as_slice()[rows.start * width..rows.end * width];
+            let scales = &scales.as_slice()[groups];
+            match by_tile {
+                true => dispatch!(cpu.isa(), tile_q8(x, codes, scales, out)),
+                false => dispatch!(cpu.isa(), band_q8(x, codes, scales, n_rows, out)),
             }
-            each_row(x.len(), rows, out, |n, dots| {
-                let (codes, scales) = part(n..n + 1);
-                dispatch!(cpu.isa(), dots_q8(x, codes, scales, dots))
-            });
         }
         MatrixData::F32(_) | MatrixData::Bf16(_) => panic!("integer products need integer weights"),
     }
 }
 
-/// Fill `out` [T, rows] from `dots(n, [T])` for each row n.
-fn each_row(n_x: usize, rows: Range<usize>, out: &mut [f32], dots: impl Fn(usize, &mut [f32])) {
-    let n_rows = rows.len();
-    for (i, n) in rows.enumerate() {
-        let mut column = [0.0f32; BLOCK];
-        dots(n, &mut column[..n_x]);
-        column[..n_x].iter().enumerate().for_each(|(t, dot)| out[t * n_rows + i] = *dot);
-    }
+/// Rows of W a task takes where all tasks together have `n_bands` of them.
+pub(crate) fn rows_per_task(cpu: &Cpu, n_bands: usize) -> usize {
+    BAND * (n_bands / (cpu.pool().n_threads() * TASKS_PER_THREAD)).clamp(1, BANDS_PER_TASK)
 }
 
-/// Run `task` on ranges of rows that cover `0..n_rows`.
-pub(crate) fn for_row_tasks(cpu: &Cpu, n_rows: usize, task: impl Fn(Range<usize>) + Sync) {
-    cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
-        task(task_idx * ROWS_PER_TASK..((task_idx + 1) * ROWS_PER_TASK).min(n_rows));
-    });
+/// `rows` in bands.
+pub(crate) fn bands(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    rows.clone().step_by(BAND).map(move |first| first..(first + BAND).min(rows.end))
 }

@@ -77,12 +77,12 @@ pub enum MatrixData {
     F32(Buffer<f32>),
     /// BF16 [N, K].
     Bf16(Buffer<bf16>),
-    /// 8-bit codes [N, stored K] in stored order ([`crate::reference::stored_position`]), `f32` scales [N, K/32].
+    /// 8-bit codes [N, stored K] in stored order ([`crate::reference::stored_position`]), BF16 scales [N, K/32].
     Int8 {
         /// Codes in -127..=127.
         codes: Buffer<i8>,
         /// One scale a group.
-        scales: Buffer<f32>,
+        scales: Buffer<bf16>,
     },
     /// compressed-tensors `pack-quantized`: nibbles [N, K/2] (value + 8, low nibble first), BF16 scales [N, K/32].
     Int4 {
@@ -152,7 +152,7 @@ impl Matrix {
         match self.data {
             MatrixData::F32(_) => n * 4,
             MatrixData::Bf16(_) => n * 2,
-            MatrixData::Int8 { .. } => self.n_rows * stored_width(self.n_cols) + n / GROUP * 4,
+            MatrixData::Int8 { .. } => self.n_rows * stored_width(self.n_cols) + n / GROUP * 2,
             MatrixData::Int4 { .. } => n / 2 + n / GROUP * 2,
         }
     }
@@ -172,7 +172,7 @@ impl Matrix {
         quant::dequantize_rows(crate::cpu::Isa::Scalar, self, row_idx..row_idx + 1, out);
     }
 
-    /// The same matrix in 8 bits, scale max|w|/127 per group of 32 columns (K a multiple of 32).
+    /// The same matrix in 8 bits, scale max|w|/127, rounded up to BF16, per group of 32 columns (K a multiple of 32).
     pub fn to_int8(&self, cpu: &crate::cpu::Cpu) -> Matrix {
         quant::encode_int8(cpu, self)
     }

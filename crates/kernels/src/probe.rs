@@ -12,7 +12,8 @@ const PART_BYTES: usize = 1 << 20;
 ///
 /// Allocates `bytes` once and touches them before the clock starts.
 pub fn read_bandwidth(cpu: &Cpu, bytes: usize, n_runs: usize) -> f64 {
-    let buffer = vec![1u64; bytes / 8];
+    let mut buffer = crate::map::huge_zeros::<u64>(bytes / 8);
+    buffer.fill(1);
     let n_parts = buffer.len().div_ceil(PART_BYTES / 8);
     let total = AtomicU64::new(0);
     let mut best = f64::INFINITY;
@@ -54,4 +55,25 @@ pub fn multiply_add_peak(cpu: &Cpu, n_runs: usize) -> f64 {
         best = best.min(start.elapsed().as_secs_f64());
     }
     (2 * LANES * PEAK_ROUNDS * n_tasks) as f64 / best
+}
+
+/// Rounds a task of [`integer_peak`] makes.
+const INTEGER_ROUNDS: usize = 1 << 18;
+
+/// Operations a second on 8-bit integers, summed in 32 bits (a multiply-add counts two), on all threads of `cpu`, best
+/// of `n_runs`.
+pub fn integer_peak(cpu: &Cpu, n_runs: usize) -> f64 {
+    let n_tasks = cpu.pool().n_threads() * 8;
+    let made = AtomicU64::new(0);
+    let mut best = 0.0f64;
+    for _ in 0..n_runs.max(1) {
+        made.store(0, Ordering::Relaxed);
+        let start = Instant::now();
+        cpu.pool().run(n_tasks, &|_| {
+            let n = dispatch!(cpu.isa(), integer_multiply_adds(INTEGER_ROUNDS));
+            made.fetch_add(n as u64, Ordering::Relaxed);
+        });
+        best = best.max(2.0 * made.load(Ordering::Relaxed) as f64 / start.elapsed().as_secs_f64());
+    }
+    best
 }

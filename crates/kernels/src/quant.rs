@@ -1,12 +1,63 @@
 //! Quantised rows: 8-bit activations made on the fly, weights decoded or re-encoded row by row.
 
 use crate::cpu::{Cpu, Isa, dispatch};
+use crate::map::huge_zeros;
 use crate::matrix::{Matrix, MatrixData};
 use crate::reference::stored_width;
 use crate::shared::Shared;
 use crate::{GROUP, LANES};
 use half::bf16;
 use std::ops::Range;
+
+/// Largest code of an INT4 weight that this program writes; codes are symmetric.
+pub const INT4_CODE_MAX: f32 = 7.0;
+/// Smallest largest magnitude of a group: below it the scale stays that of this one.
+pub const INT4_AMAX_MIN: f32 = 7e-5;
+
+/// Scale of a group of INT4 weights: `bf16(max(amax, 7e-5) / 7)`, NaN where the group holds one.
+///
+/// With this scale a group that was rounded once is not changed by rounding it again.
+pub fn int4_scale(group: &[f32]) -> bf16 {
+    // As integers NaN is above infinity, so it cannot hide.
+    let amax = f32::from_bits(group.iter().map(|w| w.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
+    let amax = if amax < INT4_AMAX_MIN { INT4_AMAX_MIN } else { amax };
+    bf16::from_f32(amax / INT4_CODE_MAX)
+}
+
+/// Code of an INT4 weight under the group's scale, as a float: the nearest of -7..=7, ties to even.
+#[inline(always)]
+pub fn int4_code(w: f32, scale: f32) -> f32 {
+    /// Adding and taking away 1.5 * 2^23 rounds a small float to the nearest integer, ties to even.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = (w / scale).clamp(-2.0 * INT4_CODE_MAX, 2.0 * INT4_CODE_MAX);
+    ((clamped + ROUND) - ROUND).clamp(-INT4_CODE_MAX, INT4_CODE_MAX)
+}
+
+/// Weights as INT4 holds them, codes times scales, `w` in whole groups of 32 along K.
+pub fn round_int4(w: &[f32], out: &mut [f32]) {
+    for (w, out) in w.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
+        let scale = int4_scale(w).to_f32();
+        w.iter().zip(out).for_each(|(w, out)| *out = int4_code(*w, scale) * scale);
+    }
+}
+
+/// Weights as BF16 holds them.
+pub fn round_bf16(w: &[f32], out: &mut [f32]) {
+    w.iter().zip(out).for_each(|(w, out)| *out = bf16::from_f32(*w).to_f32());
+}
+
+/// One row in the published packing: `packed` [K/2] bytes (low nibble first, value + 8), `scales` [K/32].
+///
+/// What it unpacks to are the values of [`round_int4`].
+pub fn pack_int4(w: &[f32], packed: &mut [u8], scales: &mut [bf16]) {
+    for ((w, packed), slot) in w.chunks(GROUP).zip(packed.chunks_mut(GROUP / 2)).zip(scales) {
+        *slot = int4_scale(w);
+        let nibble = |w: f32| (int4_code(w, slot.to_f32()) + 8.0) as u8;
+        for (pair, byte) in w.as_chunks::<2>().0.iter().zip(packed) {
+            *byte = nibble(pair[0]) | nibble(pair[1]) << 4;
+        }
+    }
+}
 
 /// Rows a task of [`encode_int8`] and [`QuantRows::fill`] takes.
 const ROWS_PER_TASK: usize = 16;
@@ -30,6 +81,17 @@ pub struct QuantRow<'a> {
     pub scales: &'a [f32],
     /// `-8 * (sum of the group's codes)`, likewise.
     pub corrections: &'a [i32],
+}
+
+impl QuantRow<'_> {
+    /// Whether its codes, scales and corrections reach as far as `n_groups`, in whole runs.
+    #[inline]
+    pub(crate) fn holds(&self, n_groups: usize) -> bool {
+        let n_runs = n_groups.next_multiple_of(LANES);
+        self.codes.len() >= stored_width(n_groups * GROUP)
+            && self.scales.len() >= n_runs
+            && self.corrections.len() >= n_runs
+    }
 }
 
 impl QuantRows {
@@ -104,8 +166,7 @@ pub(crate) fn dequantize_rows(isa: Isa, matrix: &Matrix, rows: Range<usize>, out
         match matrix.data() {
             MatrixData::F32(w) => out.copy_from_slice(&w.as_slice()[span(1)]),
             MatrixData::Bf16(w) => {
-                let w = &w.as_slice()[span(1)];
-                out.iter_mut().zip(w).for_each(|(out, w)| *out = w.to_f32());
+                dispatch!(isa, widen_bf16(&w.as_slice()[span(1)], out));
             }
             MatrixData::Int8 { codes, scales } => {
                 let width = stored_width(n_cols);
@@ -125,18 +186,17 @@ pub(crate) fn dequantize_rows(isa: Isa, matrix: &Matrix, rows: Range<usize>, out
 pub(crate) fn encode_int8(cpu: &Cpu, matrix: &Matrix) -> Matrix {
     let (n_rows, n_cols) = (matrix.n_rows(), matrix.n_cols());
     let (width, n_groups) = (stored_width(n_cols), n_cols / GROUP);
-    let mut codes = vec![0i8; n_rows * width];
-    let mut scales = vec![0f32; n_rows * n_groups];
+    let mut codes = huge_zeros(n_rows * width);
+    let mut scales = vec![bf16::ZERO; n_rows * n_groups];
     let (codes_out, scales_out) = (Shared::new(&mut codes), Shared::new(&mut scales));
     cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
         let mut row_f32 = vec![0f32; n_cols];
-        let mut corrections = vec![0i32; n_groups];
         for row in task_idx * ROWS_PER_TASK..((task_idx + 1) * ROWS_PER_TASK).min(n_rows) {
             dequantize_rows(cpu.isa(), matrix, row..row + 1, &mut row_f32);
             let span = |width: usize| row * width..(row + 1) * width;
             // SAFETY: each row belongs to one task.
             let (codes, scales) = unsafe { (codes_out.part(span(width)), scales_out.part(span(n_groups))) };
-            dispatch!(cpu.isa(), quantize_row(&row_f32, codes, scales, &mut corrections));
+            dispatch!(cpu.isa(), encode_row(&row_f32, codes, scales));
         }
     });
     Matrix::new(n_rows, n_cols, MatrixData::Int8 { codes: codes.into(), scales: scales.into() })

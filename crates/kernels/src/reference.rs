@@ -85,9 +85,9 @@ pub const fn stored_position(k: usize) -> usize {
 ///
 /// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: `[G]`. The products of a group are summed exactly; the sum of
 /// group g, times the product of its two scales, goes to lane g % [`LANES`].
-pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[f32]) -> f32 {
+pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[bf16]) -> f32 {
     let code = |k: usize| i32::from(w[stored_position(k)]);
-    dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group])
+    dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
 /// As [`dot_q8`] with packed INT4 weights: `w` [K/2] bytes, low nibble the lower column, value `nibble - 8`
@@ -97,37 +97,54 @@ pub fn dot_q4(x: &[i8], x_scales: &[f32], w: &[u8], w_scales: &[bf16]) -> f32 {
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
-/// [`dot`] of each of the rows `x` with `w`, into `out` `[T]`.
-pub fn dots_f32(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
-    x.iter().zip(out).for_each(|(x, out)| *out = dot(x, w));
+/// [`dot`] of each of the rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
+pub fn band_f32(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
+    each_pair(x, w, out, dot);
 }
 
-/// [`dot_bf16`] of each of the rows `x` with `w`, into `out` `[T]`.
-pub fn dots_bf16(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
-    x.iter().zip(out).for_each(|(x, out)| *out = dot_bf16(x, w));
+/// [`dot_bf16`] of each of the rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
+pub fn band_bf16(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
+    each_pair(x, w, out, dot_bf16);
 }
 
-/// [`dot_q8`] of each of the rows `x` with `w`, into `out` `[T]`.
-pub fn dots_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
-    x.iter().zip(out).for_each(|(x, out)| *out = dot_q8(x.codes, x.scales, w, w_scales));
+fn each_pair<W>(x: &[&[f32]], w: &[W], out: &mut [f32], dot: impl Fn(&[f32], &[W]) -> f32) {
+    let n_rows = out.len() / x.len().max(1);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows.max(1))) {
+        w.chunks_exact(x.len()).zip(out).for_each(|(w, out)| *out = dot(x, w));
+    }
 }
 
-/// [`dot_q4`] of each of the rows `x` with `w`, into `out` `[T]`.
-pub fn dots_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
-    x.iter().zip(out).for_each(|(x, out)| *out = dot_q4(x.codes, x.scales, w, w_scales));
+/// [`dot_q8`] of each of the rows `x` with each of `n_rows` rows of weights (at most [`TILE_ROWS`]); `out` [T, N].
+pub fn band_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], n_rows: usize, out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q8(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
+/// [`dot_q4`] of each of the rows `x` with each of `n_rows` rows of weights (at most [`TILE_ROWS`]); `out` [T, N].
+pub fn band_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], n_rows: usize, out: &mut [f32]) {
+    let (width, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
+    for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows)) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            *out = dot_q4(x.codes, x.scales, w, scales);
+        }
+    }
+}
+
+/// BF16 as `f32`.
+pub fn widen_bf16(x: &[bf16], out: &mut [f32]) {
+    x.iter().zip(out).for_each(|(x, out)| *out = x.to_f32());
 }
 
 /// `out[c] += sum over j of p[j] * rows[j * stride + c]`, one fused multiply-add each, `j` ascending.
 pub fn weighted_sum(p: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
     for (c, out) in out.iter_mut().enumerate() {
         *out = p.iter().enumerate().fold(*out, |acc, (j, p)| p.mul_add(rows[j * stride + c], acc));
-    }
-}
-
-/// As [`weighted_sum`] over BF16 rows.
-pub fn weighted_sum_bf16(p: &[f32], rows: &[bf16], stride: usize, out: &mut [f32]) {
-    for (c, out) in out.iter_mut().enumerate() {
-        *out = p.iter().enumerate().fold(*out, |acc, (j, p)| p.mul_add(rows[j * stride + c].to_f32(), acc));
     }
 }
 
@@ -148,29 +165,17 @@ fn dot_groups(
     fold(lanes)
 }
 
-/// Rows of a tile of [`tile_q4`] and [`tile_q8`].
+/// Rows of weights in a tile of [`tile_q4`] and [`tile_q8`], and at most in a band.
 pub const TILE_ROWS: usize = 16;
 
-/// [`dot_q4`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
+/// As [`band_q4`] with whole tiles of rows, for many rows of x.
 pub fn tile_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
-    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
-    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
-        for (row, out) in out.iter_mut().enumerate() {
-            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
-            *out = dot_q4(x.codes, x.scales, w, scales);
-        }
-    }
+    band_q4(x, w, w_scales, TILE_ROWS, out);
 }
 
-/// [`dot_q8`] of each of the rows `x` with each of [`TILE_ROWS`] rows of weights; `out` [T, 16].
-pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[f32], out: &mut [f32]) {
-    let (width, n_groups) = (w.len() / TILE_ROWS, w_scales.len() / TILE_ROWS);
-    for (x, out) in x.iter().zip(out.chunks_exact_mut(TILE_ROWS)) {
-        for (row, out) in out.iter_mut().enumerate() {
-            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
-            *out = dot_q8(x.codes, x.scales, w, scales);
-        }
-    }
+/// As [`band_q8`] with whole tiles of rows, for many rows of x.
+pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], out: &mut [f32]) {
+    band_q8(x, w, w_scales, TILE_ROWS, out);
 }
 
 /// Quantise one row `x` `[K]` to 8 bits a value, scale max|x|/127 per group of 32.
@@ -204,6 +209,30 @@ pub fn group_scale(amax: f32) -> (f32, f32) {
     (if amax < GROUP_MAX_TINY { 0.0 } else { amax / 127.0 }, inverse)
 }
 
+/// Encode one row `w` `[K]` of weights: `codes` [stored K], `scales` `[G]` that are [`weight_scale`] of each group.
+pub fn encode_row(w: &[f32], codes: &mut [i8], scales: &mut [bf16]) {
+    for (group, values) in w.chunks_exact(GROUP).enumerate() {
+        let amax = f32::from_bits(values.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
+        let (scale, inverse) = weight_scale(amax);
+        scales[group] = scale;
+        for (column, value) in values.iter().enumerate() {
+            codes[stored_position(group * GROUP + column)] = (value * inverse).round_ties_even() as i8;
+        }
+    }
+}
+
+/// Scale of a group of 8-bit weights with largest magnitude `amax`, and its inverse: [`group_scale`], rounded up to
+/// BF16, so that no code leaves -127..=127.
+#[inline(always)]
+pub fn weight_scale(amax: f32) -> (bf16, f32) {
+    let (scale, _) = group_scale(amax);
+    if scale.is_nan() {
+        return (bf16::NAN, f32::NAN);
+    }
+    let rounded = bf16::from_bits((scale.to_bits().wrapping_add(0xffff) >> 16) as u16);
+    (rounded, if scale == 0.0 { 0.0 } else { 1.0 / rounded.to_f32() })
+}
+
 /// One row of packed INT4 as `f32`: `out[k] = (nibble - 8) * scale`, exact in `f32`.
 pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
@@ -214,9 +243,9 @@ pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
 }
 
 /// One row of 8-bit weights in stored order as `f32`.
-pub fn dequantize_q8_row(w: &[i8], scales: &[f32], out: &mut [f32]) {
+pub fn dequantize_q8_row(w: &[i8], scales: &[bf16], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
-        *slot = f32::from(w[stored_position(k)]) * scales[k / GROUP];
+        *slot = f32::from(w[stored_position(k)]) * scales[k / GROUP].to_f32();
     }
 }
 
@@ -274,6 +303,139 @@ pub fn softmax_row(x: &mut [f32]) -> f32 {
     max
 }
 
+/// `out[t, n] = dot(x[t], w[n])`: `x` [T, K], `w` [N, K], `out` [T, N].
+pub fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+    let n_w = w.len() / k;
+    for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(n_w)) {
+        w.chunks_exact(k).zip(out).for_each(|(w, out)| *out = dot(x, w));
+    }
+}
+
+/// Attention logits of queries against keys, both [.., `width`] with the rotated part from column `nope` on:
+/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`.
+pub fn scores(q: &[f32], keys: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]) {
+    let n_k = keys.len() / width;
+    for (q, out) in q.chunks_exact(width).zip(out.chunks_exact_mut(n_k)) {
+        for (k, out) in keys.chunks_exact(width).zip(out) {
+            *out = (dot(&q[..nope], &k[..nope]) + dot(&q[nope..], &k[nope..])) * scale;
+        }
+    }
+}
+
+/// Sizes and strides of [`accumulate`].
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// Elements from a row of A to the next.
+    pub a_row: usize,
+    /// Elements from a column of A to the next.
+    pub a_col: usize,
+    /// Elements from a row of B to the next.
+    pub b_row: usize,
+    /// Elements from a row of C to the next.
+    pub c_row: usize,
+}
+
+impl Product {
+    /// Panic unless all elements are inside the three slices.
+    pub(crate) fn check(&self, a: &[f32], b: &[f32], c: &[f32]) {
+        if self.m == 0 || self.n == 0 || self.k == 0 {
+            return;
+        }
+        assert!((self.m - 1) * self.a_row + (self.k - 1) * self.a_col < a.len(), "A is inside its slice");
+        assert!((self.k - 1) * self.b_row + self.n <= b.len(), "B is inside its slice");
+        assert!((self.m - 1) * self.c_row + self.n <= c.len(), "C is inside its slice");
+    }
+}
+
+/// `c[i, j] += sum over p, ascending, of a[i, p] * b[p, j]`.
+pub fn accumulate(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+    g.check(a, b, c);
+    for i in 0..g.m {
+        for p in 0..g.k {
+            let a = a[i * g.a_row + p * g.a_col];
+            axpy(a, &b[p * g.b_row..][..g.n], &mut c[i * g.c_row..][..g.n]);
+        }
+    }
+}
+
+/// Row t of `out` [T, `width`] is the sum of the first `first + t + 1` rows of `values`, weighted by row t of `p`.
+pub fn causal_sums(p: &[f32], p_row: usize, first: usize, values: &[f32], width: usize, out: &mut [f32]) {
+    for (t, out) in out.chunks_exact_mut(width).enumerate() {
+        out.fill(0.0);
+        weighted_sum(&p[t * p_row..][..first + t + 1], values, width, out);
+    }
+}
+
+/// What is kept of a row of attention for its derivative.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AttentionRow {
+    /// Largest logit.
+    pub max: f32,
+    /// One over the sum of `e^(logit - max)`.
+    pub inverse: f32,
+}
+
+/// [`softmax_row`] that tells the sum's inverse too.
+pub fn softmax_with_stats(x: &mut [f32]) -> AttentionRow {
+    let max = max_row(x);
+    let inverse = 1.0 / exp_row(x, max);
+    x.iter_mut().for_each(|value| *value *= inverse);
+    AttentionRow { max, inverse }
+}
+
+/// Derivative of a softmax row: from inner products `s` (before `scale`) and `dp`, `s` becomes the probabilities and
+/// `dp` the gradient of `s`. `delta` is the inner product of probabilities and `dp`.
+pub fn softmax_back_row(s: &mut [f32], dp: &mut [f32], row: AttentionRow, scale: f32, delta: f32) {
+    for (s, dp) in s.iter_mut().zip(dp) {
+        let p = exp(*s * scale - row.max) * row.inverse;
+        (*s, *dp) = (p, (*dp - delta) * p * scale);
+    }
+}
+
+/// Derivative of [`silu_mul`]: `gate` and `up` become their gradients, from that of the product.
+pub fn silu_mul_back(gate: &mut [f32], up: &mut [f32], dh: &[f32]) {
+    for ((gate, up), d) in gate.iter_mut().zip(up).zip(dh) {
+        let (g, u, s) = (*gate, *up, sigmoid(*gate));
+        (*gate, *up) = (d * u * ((g * (1.0 - s) + 1.0) * s), d * g * s);
+    }
+}
+
+/// [`sigmoid`] of every element, in place.
+pub fn sigmoids(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = sigmoid(*x));
+}
+
+/// [`silu_mul`] that keeps its inputs.
+pub fn silu_mul_into(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((g, u), out) in gate.iter().zip(up).zip(out) {
+        *out = *g * sigmoid(*g) * u;
+    }
+}
+
+/// Derivative of [`rms_norm_row`]: adds to `dx` and `dweight` from the output's gradient `dy`.
+pub fn rms_norm_back_row(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) {
+    let scale = rms_scale(dot(x, x), x.len(), eps);
+    let along: f32 = (0..x.len()).map(|i| dy[i] * weight[i] * x[i]).sum();
+    let pull = along * scale * scale * scale / x.len() as f32;
+    for i in 0..x.len() {
+        dx[i] += dy[i] * weight[i] * scale - x[i] * pull;
+        dweight[i] += dy[i] * x[i] * scale;
+    }
+}
+
 /// `rounds` multiply-adds of 16 lanes by `factor`, on 12 running values in turn; their sum.
 pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
     let mut values = [[1.0f32; LANES]; 12];
@@ -281,4 +443,18 @@ pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
         values.iter_mut().flatten().for_each(|v| *v = v.mul_add(factor, 1e-9));
     }
     values.iter().map(|lanes| fold(*lanes)).sum()
+}
+
+/// `rounds` of multiplying the bytes of 12 running values by a constant and adding the products by fours to 32-bit sums;
+/// returns the products made.
+pub fn integer_multiply_adds(rounds: usize) -> usize {
+    let mut values = [[1i32; 8]; 12];
+    for _ in 0..rounds {
+        for value in values.iter_mut().flatten() {
+            let sum: i32 = value.to_ne_bytes().iter().map(|byte| i32::from(*byte) * 3).sum();
+            *value = value.wrapping_add(sum);
+        }
+    }
+    std::hint::black_box(values);
+    rounds * size_of_val(&values)
 }

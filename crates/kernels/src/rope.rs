@@ -34,4 +34,14 @@ impl RopeTable {
             *pair = [even * cos - odd * sin, odd * cos + even * sin];
         }
     }
+
+    /// Derivative of [`RopeTable::rotate`]: the gradient of its input from that of its output, in place.
+    pub fn rotate_back(&self, t: usize, dx: &mut [f32]) {
+        let span = t * self.n_pairs..(t + 1) * self.n_pairs;
+        let (cos, sin) = (&self.cos[span.clone()], &self.sin[span]);
+        for ((pair, cos), sin) in dx.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+            let [even, odd] = *pair;
+            *pair = [even * cos + odd * sin, odd * cos - even * sin];
+        }
+    }
 }

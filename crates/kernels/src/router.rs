@@ -33,16 +33,75 @@ pub struct Chosen {
 /// weight NaN, so it cannot hide.
 pub fn choose(rule: &RouterRule, logits: &[f32], bias: &[f32]) -> Vec<Chosen> {
     let scores: Vec<f32> = logits.iter().map(|&l| sigmoid(l)).collect();
+    choose_by_scores(rule, &scores, bias)
+}
+
+/// [`choose`] from the sigmoids of the router products.
+pub fn choose_by_scores(rule: &RouterRule, scores: &[f32], bias: &[f32]) -> Vec<Chosen> {
     let mut choice: Vec<f32> = scores.iter().zip(bias).map(|(s, b)| s + b).collect();
     if rule.n_group > 1 {
         mask_groups(rule, &mut choice);
     }
     let mut chosen = top_k(&choice, rule.n_chosen);
     chosen.sort_unstable();
-    let sum: f32 = chosen.iter().map(|&e| scores[e]).sum();
-    let poison: f32 = scores.iter().sum::<f32>() * 0.0;
-    let factor = if rule.normalize { rule.scale / (sum + 1e-20) } else { rule.scale } + poison;
+    let factor = factor(rule, scores, chosen.iter().copied());
     chosen.into_iter().map(|e| Chosen { expert_idx: e as u32, weight: scores[e] * factor }).collect()
+}
+
+/// The weights of experts chosen before, in ascending order of index: what [`choose_by_scores`] gives them.
+pub fn weigh(rule: &RouterRule, scores: &[f32], experts: &[u32]) -> Vec<Chosen> {
+    let factor = factor(rule, scores, experts.iter().map(|&e| e as usize));
+    experts.iter().map(|&e| Chosen { expert_idx: e, weight: scores[e as usize] * factor }).collect()
+}
+
+/// Factor of every chosen score.
+fn factor(rule: &RouterRule, scores: &[f32], chosen: impl Iterator<Item = usize>) -> f32 {
+    let sum: f32 = chosen.map(|e| scores[e]).sum();
+    let poison: f32 = scores.iter().sum::<f32>() * 0.0;
+    if rule.normalize { rule.scale / (sum + 1e-20) + poison } else { rule.scale + poison }
+}
+
+/// Derivative of the weights: adds to the gradient of the chosen experts' scores, `dscores` `[E]`, from that of their
+/// weights, `dweights` (one a chosen expert).
+pub fn weigh_back(
+    rule: &RouterRule,
+    scores: &[f32],
+    chosen: &[Chosen],
+    dweights: &[f32],
+    dscores: &mut [f32],
+) {
+    let score = |c: &Chosen| scores[c.expert_idx as usize];
+    let sum: f32 = chosen.iter().map(score).sum();
+    let (factor, shared) = if rule.normalize {
+        let along: f32 = chosen.iter().zip(dweights).map(|(c, d)| d * score(c)).sum();
+        (rule.scale / (sum + 1e-20), along / (sum + 1e-20))
+    } else {
+        (rule.scale, 0.0)
+    };
+    for (c, d) in chosen.iter().zip(dweights) {
+        dscores[c.expert_idx as usize] += factor * (d - shared);
+    }
+}
+
+/// Log-probabilities of a row of finite logits, in f64.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSoftmax {
+    max: f32,
+    ln_sum: f64,
+}
+
+impl LogSoftmax {
+    /// Of `logits` `[V]`.
+    pub fn new(logits: &[f32]) -> LogSoftmax {
+        let max = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
+        let sum: f64 = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
+        LogSoftmax { max, ln_sum: sum.ln() }
+    }
+
+    /// `ln p` of the id with this logit.
+    pub fn of(&self, logit: f32) -> f32 {
+        (f64::from(logit) - f64::from(self.max) - self.ln_sum) as f32
+    }
 }
 
 /// Keep the `topk_group` groups with the largest sum of their two best; the others can no longer be chosen.

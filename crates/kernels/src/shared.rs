@@ -1,5 +1,6 @@
-//! Slices written by several tasks at once, each in its own part.
+//! Memory that tasks use: slices written by several at once, each in its own part, and buffers a thread keeps.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -27,5 +28,35 @@ impl<'a, T> Shared<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: in bounds by the assertion; disjoint by the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(range.start), range.end - range.start) }
+    }
+}
+
+thread_local! {
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer that goes back to its thread when it is dropped, so that tasks do not allocate.
+pub(crate) struct Scratch(Vec<f32>);
+
+impl Scratch {
+    /// A buffer of this thread's that is not in use.
+    pub(crate) fn take() -> Self {
+        Scratch(FREE.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+
+    /// Its first `n` elements; what they hold is left from other tasks.
+    pub(crate) fn first(&mut self, n: usize) -> &mut [f32] {
+        if self.0.len() < n {
+            self.0.resize(n, 0.0);
+        }
+        &mut self.0[..n]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.0);
+        // A thread that is ending has no list any more; the buffer then goes with it.
+        let _ = FREE.try_with(|free| free.borrow_mut().push(buffer));
     }
 }

@@ -4,17 +4,20 @@
 //! Every function here is unsafe for one reason: it may run only where the processor has the features of `L`.
 
 use crate::lanes::Lanes;
-use crate::reference::{group_scale, rms_scale, stored_position};
+use crate::reference::{group_scale, rms_scale, stored_position, weight_scale};
+pub(crate) use crate::tiles::*;
 use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 
-/// Rows that one pass over a weight row serves.
-const TILE: usize = 8;
+/// Bytes ahead of the weights being read that are asked for.
+const AHEAD: usize = 1_024;
 
-/// One row of weights to be multiplied: how to read 16 of its elements.
+/// Rows of weights to be multiplied, one after the other: how to read 16 of their elements.
 trait Row: Copy {
     unsafe fn lanes<L: Lanes>(self, at: usize) -> L;
     unsafe fn lanes_part<L: Lanes>(self, at: usize, n: usize) -> L;
+    /// Ask for what stands [`AHEAD`] of element `at`.
+    unsafe fn prefetch<L: Lanes>(self, at: usize);
     fn len(self) -> usize;
 }
 
@@ -28,6 +31,11 @@ impl Row for &[f32] {
     unsafe fn lanes_part<L: Lanes>(self, at: usize, n: usize) -> L {
         // SAFETY: `at + n <= len` by the caller.
         unsafe { L::load_part(self.as_ptr().add(at), n) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        // SAFETY: features are the caller's contract.
+        unsafe { L::prefetch(self.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD)) }
     }
     #[inline(always)]
     fn len(self) -> usize {
@@ -47,50 +55,119 @@ impl Row for &[bf16] {
         unsafe { L::load_part_bf16(self.as_ptr().add(at).cast(), n) }
     }
     #[inline(always)]
+    unsafe fn prefetch<L: Lanes>(self, at: usize) {
+        // SAFETY: features are the caller's contract.
+        unsafe { L::prefetch(self.as_ptr().wrapping_add(at).cast::<u8>().wrapping_add(AHEAD)) }
+    }
+    #[inline(always)]
     fn len(self) -> usize {
         <[bf16]>::len(self)
     }
 }
 
+/// Run a block for each run of up to 16 elements, `$at` the first and `$n` their number. (A closure would not have the
+/// features of the function around it, and the compiler may leave it out of line.)
+macro_rules! for_each_run {
+    ($len:expr, |$at:ident, $n:ident| $block:block) => {
+        let len: usize = $len;
+        let mut $at = 0;
+        while $at < len {
+            let $n = LANES.min(len - $at);
+            $block
+            $at += LANES;
+        }
+    };
+}
+pub(crate) use for_each_run;
+
+/// `X` rows of x with rows `first..first + W` of weights, each pair's lanes in a register of its own: few chains of
+/// additions would wait for themselves.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn dots_tile<L: Lanes, W: Row, const T: usize>(x: &[&[f32]], w: W, out: &mut [f32]) {
-    let n = w.len();
-    assert!(x.len() == T && out.len() == T && x.iter().all(|x| x.len() == n));
-    // SAFETY: all reads below `n` elements of rows that have `n`.
+unsafe fn block_of_dots<L: Lanes, R: Row, const X: usize, const W: usize>(
+    x: &[&[f32]],
+    w: R,
+    first: usize,
+    n_rows: usize,
+    out: &mut [f32],
+) {
+    let k = x[0].len();
+    assert!(x.len() == X && x.iter().all(|x| x.len() == k) && (first + W) * k <= w.len());
+    assert!(out.len() == X * n_rows && first + W <= n_rows);
+    let x: [*const f32; X] = std::array::from_fn(|t| x[t].as_ptr());
+    // SAFETY: all reads below `k` elements of rows that have `k`.
     unsafe {
-        let mut sums = [L::splat(0.0); T];
-        let whole = n / LANES * LANES;
+        let mut sums = [[L::splat(0.0); X]; W];
+        let whole = k / LANES * LANES;
         let mut at = 0;
         while at < whole {
-            let w = w.lanes::<L>(at);
-            for t in 0..T {
-                sums[t] = L::load(x[t].as_ptr().add(at)).fma(w, sums[t]);
+            let mut rows = [L::splat(0.0); X];
+            for t in 0..X {
+                rows[t] = L::load(x[t].add(at));
+            }
+            for n in 0..W {
+                w.prefetch::<L>((first + n) * k + at);
+                let w = w.lanes::<L>((first + n) * k + at);
+                for t in 0..X {
+                    sums[n][t] = rows[t].fma(w, sums[n][t]);
+                }
             }
             at += LANES;
         }
-        if whole < n {
-            let w = w.lanes_part::<L>(whole, n - whole);
-            for t in 0..T {
-                sums[t] = L::load_part(x[t].as_ptr().add(whole), n - whole).fma(w, sums[t]);
+        if whole < k {
+            for n in 0..W {
+                let w = w.lanes_part::<L>((first + n) * k + whole, k - whole);
+                for t in 0..X {
+                    sums[n][t] = L::load_part(x[t].add(whole), k - whole).fma(w, sums[n][t]);
+                }
             }
         }
-        for t in 0..T {
-            out[t] = sums[t].fold_add();
+        for n in 0..W {
+            for t in 0..X {
+                out[t * n_rows + first + n] = sums[n][t].fold_add();
+            }
+        }
+    }
+}
+
+/// `X` rows of x with all rows of weights.
+#[inline(always)]
+unsafe fn rows_of_dots<L: Lanes, R: Row, const X: usize, const W: usize>(
+    x: &[&[f32]],
+    w: R,
+    n_rows: usize,
+    out: &mut [f32],
+) {
+    let mut first = 0;
+    // SAFETY: features are the caller's contract.
+    unsafe {
+        while first + W <= n_rows {
+            block_of_dots::<L, R, X, W>(x, w, first, n_rows, out);
+            first += W;
+        }
+        while first < n_rows {
+            block_of_dots::<L, R, X, 1>(x, w, first, n_rows, out);
+            first += 1;
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dots<L: Lanes, W: Row>(x: &[&[f32]], w: W, out: &mut [f32]) {
-    for (x, out) in x.chunks(TILE).zip(out.chunks_mut(TILE)) {
-        // SAFETY: features are the caller's contract.
-        unsafe {
-            match x.len() {
-                8 => dots_tile::<L, W, 8>(x, w, out),
-                4 => dots_tile::<L, W, 4>(x, w, out),
-                1 => dots_tile::<L, W, 1>(x, w, out),
-                _ => (0..x.len()).for_each(|t| dots_tile::<L, W, 1>(&x[t..t + 1], w, &mut out[t..t + 1])),
-            }
+unsafe fn band<L: Lanes, R: Row>(x: &[&[f32]], w: R, out: &mut [f32]) {
+    let n_rows = out.len() / x.len().max(1);
+    let mut t = 0;
+    // SAFETY: features are the caller's contract.
+    unsafe {
+        while L::IS_WIDE && t + 4 <= x.len() {
+            rows_of_dots::<L, R, 4, 4>(&x[t..t + 4], w, n_rows, &mut out[t * n_rows..(t + 4) * n_rows]);
+            t += 4;
+        }
+        while t + 2 <= x.len() {
+            rows_of_dots::<L, R, 2, 2>(&x[t..t + 2], w, n_rows, &mut out[t * n_rows..(t + 2) * n_rows]);
+            t += 2;
+        }
+        if t < x.len() {
+            rows_of_dots::<L, R, 1, 4>(&x[t..], w, n_rows, &mut out[t * n_rows..]);
         }
     }
 }
@@ -99,20 +176,33 @@ unsafe fn dots<L: Lanes, W: Row>(x: &[&[f32]], w: W, out: &mut [f32]) {
 pub(crate) unsafe fn dot<L: Lanes>(x: &[f32], w: &[f32]) -> f32 {
     let mut out = [0.0];
     // SAFETY: features are the caller's contract.
-    unsafe { dots_tile::<L, &[f32], 1>(&[x], w, &mut out) };
+    unsafe { block_of_dots::<L, &[f32], 1, 1>(&[x], w, 0, 1, &mut out) };
     out[0]
 }
 
 #[inline(always)]
-pub(crate) unsafe fn dots_f32<L: Lanes>(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
+pub(crate) unsafe fn band_f32<L: Lanes>(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
     // SAFETY: features are the caller's contract.
-    unsafe { dots::<L, &[f32]>(x, w, out) }
+    unsafe { band::<L, &[f32]>(x, w, out) }
 }
 
 #[inline(always)]
-pub(crate) unsafe fn dots_bf16<L: Lanes>(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
+pub(crate) unsafe fn band_bf16<L: Lanes>(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
     // SAFETY: features are the caller's contract.
-    unsafe { dots::<L, &[bf16]>(x, w, out) }
+    unsafe { band::<L, &[bf16]>(x, w, out) }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn widen_bf16<L: Lanes>(x: &[bf16], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    let (len, out) = (out.len(), out.as_mut_ptr());
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let lanes: L = if n == LANES { x.lanes(at) } else { x.lanes_part(at, n) };
+            store(lanes, out.add(at), n);
+        }
+    });
 }
 
 #[inline(always)]
@@ -170,29 +260,13 @@ pub(crate) unsafe fn weighted_sum<L: Lanes>(p: &[f32], rows: &[f32], stride: usi
 }
 
 #[inline(always)]
-pub(crate) unsafe fn weighted_sum_bf16<L: Lanes>(p: &[f32], rows: &[bf16], stride: usize, out: &mut [f32]) {
-    // SAFETY: features are the caller's contract.
-    unsafe { weighted::<L, &[bf16]>(p, rows, stride, out) }
-}
-
-/// Call `f(at, n)` for each run of up to 16 elements.
-#[inline(always)]
-fn for_each_run(len: usize, mut f: impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while at < len {
-        f(at, LANES.min(len - at));
-        at += LANES;
-    }
-}
-
-#[inline(always)]
-unsafe fn load<L: Lanes>(x: *const f32, n: usize) -> L {
+pub(crate) unsafe fn load<L: Lanes>(x: *const f32, n: usize) -> L {
     // SAFETY: `n` elements are readable by the caller.
     unsafe { if n == LANES { L::load(x) } else { L::load_part(x, n) } }
 }
 
 #[inline(always)]
-unsafe fn store<L: Lanes>(value: L, x: *mut f32, n: usize) {
+pub(crate) unsafe fn store<L: Lanes>(value: L, x: *mut f32, n: usize) {
     // SAFETY: `n` elements are writable by the caller.
     unsafe { if n == LANES { value.store(x) } else { value.store_part(x, n) } }
 }
@@ -201,10 +275,12 @@ unsafe fn store<L: Lanes>(value: L, x: *mut f32, n: usize) {
 pub(crate) unsafe fn axpy<L: Lanes>(a: f32, x: &[f32], y: &mut [f32]) {
     assert!(x.len() >= y.len());
     let (x, len, y) = (x.as_ptr(), y.len(), y.as_mut_ptr());
-    // SAFETY: runs stay below `len`, which both slices have.
-    for_each_run(len, |at, n| unsafe {
-        let sum = L::splat(a).fma(load::<L>(x.add(at), n), load::<L>(y.add(at), n));
-        store(sum, y.add(at), n);
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below `len`, which both slices have.
+        unsafe {
+            let sum = L::splat(a).fma(load::<L>(x.add(at), n), load::<L>(y.add(at), n));
+            store(sum, y.add(at), n);
+        }
     });
 }
 
@@ -215,7 +291,7 @@ pub(crate) unsafe fn rms_norm_row<L: Lanes>(x: &[f32], weight: &[f32], eps: f32,
     unsafe {
         let scale = rms_scale(dot::<L>(x, x), x.len(), eps);
         let (x, weight, len, out) = (x.as_ptr(), weight.as_ptr(), x.len(), out.as_mut_ptr());
-        for_each_run(len, |at, n| {
+        for_each_run!(len, |at, n| {
             let y = load::<L>(x.add(at), n).mul(L::splat(scale)).mul(load::<L>(weight.add(at), n));
             store(y, out.add(at), n);
         });
@@ -226,10 +302,12 @@ pub(crate) unsafe fn rms_norm_row<L: Lanes>(x: &[f32], weight: &[f32], eps: f32,
 pub(crate) unsafe fn silu_mul<L: Lanes>(gate: &mut [f32], up: &[f32]) {
     assert!(gate.len() == up.len());
     let (len, gate, up) = (gate.len(), gate.as_mut_ptr(), up.as_ptr());
-    // SAFETY: runs stay below the common length.
-    for_each_run(len, |at, n| unsafe {
-        let g = load::<L>(gate.add(at), n);
-        store(g.mul(g.sigmoid()).mul(load::<L>(up.add(at), n)), gate.add(at), n);
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let g = load::<L>(gate.add(at), n);
+            store(g.mul(g.sigmoid()).mul(load::<L>(up.add(at), n)), gate.add(at), n);
+        }
     });
 }
 
@@ -240,7 +318,7 @@ pub(crate) unsafe fn exp_row<L: Lanes>(x: &mut [f32], max: f32) -> f32 {
     // SAFETY: runs stay below `len`; lanes past a short run add nothing.
     unsafe {
         let mut sum = L::splat(0.0);
-        for_each_run(len, |at, n| {
+        for_each_run!(len, |at, n| {
             let e = load::<L>(x.add(at), n).sub(L::splat(max)).exp();
             store(e, x.add(at), n);
             if n == LANES {
@@ -258,14 +336,45 @@ pub(crate) unsafe fn exp_row<L: Lanes>(x: &mut [f32], max: f32) -> f32 {
 
 #[inline(always)]
 pub(crate) unsafe fn softmax_row<L: Lanes>(x: &mut [f32]) -> f32 {
-    let max = crate::reference::max_row(x);
     // SAFETY: features are the caller's contract.
+    let max = unsafe { max_row::<L>(x) };
+    // SAFETY: as above.
     let inverse = 1.0 / unsafe { exp_row::<L>(x, max) };
     x.iter_mut().for_each(|value| *value *= inverse);
     max
 }
 
-/// The reference's body: nothing here depends on an order of summation, so the compiler may widen it.
+/// Largest magnitude of a group, of which NaN is the largest.
+#[inline(always)]
+fn group_max(values: &[f32; GROUP]) -> f32 {
+    let mut top = [0u32; 8];
+    for (k, value) in values.iter().enumerate() {
+        top[k % 8] = top[k % 8].max(value.to_bits() & 0x7fff_ffff);
+    }
+    f32::from_bits(top.into_iter().max().unwrap_or(0))
+}
+
+/// Codes of a group into their places from `even` on; their sum.
+#[inline(always)]
+unsafe fn encode_group<L: Lanes>(values: &[f32; GROUP], inverse: f32, even: usize, codes: &mut [i8]) -> i32 {
+    let mut rounded = [0.0f32; GROUP];
+    // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
+    unsafe {
+        for at in [0, LANES] {
+            let scaled = L::load(values.as_ptr().add(at)).mul(L::splat(inverse)).round();
+            scaled.store(rounded.as_mut_ptr().add(at));
+        }
+    }
+    let mut sum = 0;
+    for k in 0..GROUP / 2 {
+        let pair = [rounded[2 * k] as i32, rounded[2 * k + 1] as i32];
+        codes[even + k] = pair[0] as i8;
+        codes[even + QUAD / 2 + k] = pair[1] as i8;
+        sum += pair[0] + pair[1];
+    }
+    sum
+}
+
 #[inline(always)]
 pub(crate) unsafe fn quantize_row<L: Lanes>(
     x: &[f32],
@@ -274,30 +383,21 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
     corrections: &mut [i32],
 ) {
     for (group, values) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-        let mut top = [0u32; 8];
-        for (k, value) in values.iter().enumerate() {
-            top[k % 8] = top[k % 8].max(value.to_bits() & 0x7fff_ffff);
-        }
-        let amax = f32::from_bits(top.into_iter().max().unwrap_or(0));
-        let (scale, inverse) = group_scale(amax);
+        let (scale, inverse) = group_scale(group_max(values));
         scales[group] = scale;
-        let mut rounded = [0.0f32; GROUP];
-        // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
-        unsafe {
-            for at in [0, LANES] {
-                let scaled = L::load(values.as_ptr().add(at)).mul(L::splat(inverse)).round();
-                scaled.store(rounded.as_mut_ptr().add(at));
-            }
-        }
-        let even = stored_position(group * GROUP);
-        let mut sum = 0;
-        for k in 0..GROUP / 2 {
-            let pair = [rounded[2 * k] as i32, rounded[2 * k + 1] as i32];
-            codes[even + k] = pair[0] as i8;
-            codes[even + QUAD / 2 + k] = pair[1] as i8;
-            sum += pair[0] + pair[1];
-        }
-        corrections[group] = -8 * sum;
+        // SAFETY: features are the caller's contract.
+        corrections[group] =
+            -8 * unsafe { encode_group::<L>(values, inverse, stored_position(group * GROUP), codes) };
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn encode_row<L: Lanes>(w: &[f32], codes: &mut [i8], scales: &mut [bf16]) {
+    for (group, values) in w.as_chunks::<GROUP>().0.iter().enumerate() {
+        let (scale, inverse) = weight_scale(group_max(values));
+        scales[group] = scale;
+        // SAFETY: features are the caller's contract.
+        unsafe { encode_group::<L>(values, inverse, stored_position(group * GROUP), codes) };
     }
 }
 
@@ -321,7 +421,7 @@ pub(crate) unsafe fn dequantize_q4_row<L: Lanes>(w: &[u8], scales: &[bf16], out:
 }
 
 #[inline(always)]
-pub(crate) unsafe fn dequantize_q8_row<L: Lanes>(w: &[i8], scales: &[f32], out: &mut [f32]) {
+pub(crate) unsafe fn dequantize_q8_row<L: Lanes>(w: &[i8], scales: &[bf16], out: &mut [f32]) {
     for (group, (scale, out)) in scales.iter().zip(out.as_chunks_mut::<GROUP>().0).enumerate() {
         let even = stored_position(group * GROUP);
         let (even, odd) = (&w[even..even + GROUP / 2], &w[even + QUAD / 2..even + QUAD / 2 + GROUP / 2]);
@@ -332,7 +432,8 @@ pub(crate) unsafe fn dequantize_q8_row<L: Lanes>(w: &[i8], scales: &[f32], out: 
         // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
         unsafe {
             for at in [0, LANES] {
-                L::load_i8(codes.as_ptr().add(at)).mul(L::splat(*scale)).store(out.as_mut_ptr().add(at));
+                let lanes = L::load_i8(codes.as_ptr().add(at)).mul(L::splat(scale.to_f32()));
+                lanes.store(out.as_mut_ptr().add(at));
             }
         }
     }

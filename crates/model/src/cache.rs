@@ -98,6 +98,23 @@ impl Cache {
         }
     }
 
+    /// Let the first `n_tokens` of the sequence with `blocks` hold seeded noise of ordinary size, for measuring what a
+    /// long context costs without computing it.
+    pub fn fill_with_noise(&mut self, blocks: &[u32], n_tokens: usize, seed: u64) {
+        let mut row = vec![0.0f32; self.width];
+        let mut state = seed;
+        for layer_idx in 0..self.layers.len() {
+            for position in 0..n_tokens {
+                for value in &mut row {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    *value = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+                }
+                self.write(layer_idx, blocks, position, &row);
+            }
+        }
+    }
+
     /// The first `n_tokens` of a sequence as attention takes them.
     pub(crate) fn view(&self, layer_idx: usize, blocks: &[u32], n_tokens: usize) -> View<'_> {
         let blocks = &blocks[..Cache::blocks_for(n_tokens)];

@@ -2,8 +2,9 @@
 
 use crate::cache::{Cache, CacheForm, View, mla_shape};
 use crate::config::Config;
+use crate::layout::Kind;
 use crate::weights::{Attention, Layer, Mlp, Moe, Weights};
-use perilune_kernels::attention::{self, MlaShape, Query};
+use perilune_kernels::attention::{self, AbsorbScratch, Latents, MlaShape, Query};
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed, swiglu};
 use perilune_kernels::matmul::{Rows, matmul};
@@ -120,6 +121,8 @@ pub trait Probe {
     fn hidden(&mut self, _layer_idx: usize, _x: &[f32]) {}
     /// Router products [T, E] and choice of a MoE block.
     fn router(&mut self, _layer_idx: usize, _logits: &[f32], _chosen: &[Vec<Chosen>]) {}
+    /// The work since the last call was that of one part of the model, the norm before it included.
+    fn done(&mut self, _part: Kind) {}
 }
 
 /// The probe that watches nothing.
@@ -150,6 +153,7 @@ pub struct Workspace {
     kv: Vec<f32>,
     cache_rows: Vec<f32>,
     attended: Vec<f32>,
+    absorbed: AbsorbScratch,
     out: Vec<f32>,
     shared: Vec<f32>,
     router: Vec<f32>,
@@ -191,24 +195,17 @@ impl Workspace {
             Arithmetic::Fast => QuantRows::bytes(t, c.max(config.q_lora_rank).max(h * shape.v)) + inner,
         };
         let logits = pass.n_logits * (config.vocab_size + c);
-        4 * (rows + gate + gate.max(routed) + logits) + quantized + attention_bytes(&shape, arithmetic, pass)
+        4 * (rows + gate.max(routed) + logits) + quantized + attention_bytes(&shape, arithmetic, pass)
     }
 }
 
 /// Bytes of the attention's temporaries: one task's share on every thread.
 fn attention_bytes(shape: &MlaShape, arithmetic: Arithmetic, pass: PassShape) -> usize {
-    let task = match arithmetic {
-        Arithmetic::Exact => pass.n_context,
-        Arithmetic::Fast => {
-            let block = BLOCK_TOKENS * (shape.query() + shape.v);
-            shape.key_value() * shape.rank + block + pass.n_rows * (shape.v + 2)
-        }
+    let (task, n_tasks) = match arithmetic {
+        Arithmetic::Exact => (4 * pass.n_context, pass.n_rows * shape.n_heads),
+        Arithmetic::Fast => (attention::from_latents_bytes(shape, pass.n_rows), shape.n_heads),
     };
-    let n_tasks = match arithmetic {
-        Arithmetic::Exact => pass.n_rows * shape.n_heads,
-        Arithmetic::Fast => shape.n_heads,
-    };
-    4 * task * pass.n_threads.min(n_tasks)
+    task * pass.n_threads.min(n_tasks)
 }
 
 impl Model {
@@ -270,15 +267,19 @@ impl Model {
     ) -> Result<Vec<f32>, ForwardError> {
         segments.iter().try_for_each(|segment| self.check(segment))?;
         self.embed(segments, w);
+        probe.done(Kind::Embedding);
         for (layer_idx, layer) in self.weights.layers.iter().enumerate() {
             probe.hidden(layer_idx, &w.x);
             self.attend(layer_idx, layer, cache, segments, w);
+            probe.done(Kind::Attention);
             self.feed(layer_idx, layer, w, probe);
         }
         let c = self.config.hidden_size;
         norm::rms_norm(&self.cpu, &w.x, c, &self.weights.norm, self.config.rms_norm_eps, &mut w.normed);
         probe.hidden(self.weights.layers.len(), &w.normed);
-        Ok(self.logits(segments, w))
+        let logits = self.logits(segments, w);
+        probe.done(Kind::Head);
+        Ok(logits)
     }
 
     fn check(&self, segment: &Segment<'_>) -> Result<(), ForwardError> {
@@ -330,40 +331,53 @@ impl Model {
         self.cache_tokens(layer_idx, a, cache, segments, w);
         let shape = mla_shape(&self.config);
         w.attended.resize(w.positions.len() * shape.n_heads * shape.v, 0.0);
-        let mut first = 0;
-        for segment in segments {
-            let rows = first..first + segment.ids.len();
-            first = rows.end;
+        let views: Vec<View<'_>> = segments
+            .iter()
+            .map(|s| cache.view(layer_idx, s.blocks, s.first_position + s.ids.len()))
+            .collect();
+        let (mut at, mut first) = (0, 0);
+        while at < segments.len() {
+            let is_decode =
+                |s: &&Segment<'_>| s.phase == Phase::Decode && cache.form() != CacheForm::Expanded;
+            let end = at + segments[at..].iter().take_while(is_decode).count().max(1);
+            let rows = first..first + segments[at..end].iter().map(|s| s.ids.len()).sum::<usize>();
+            let span = |width: usize| rows.start * shape.n_heads * width..rows.end * shape.n_heads * width;
             let query = Query {
                 shape,
-                q: &w.q[rows.start * shape.n_heads * shape.query()..rows.end * shape.n_heads * shape.query()],
+                q: &w.q[span(shape.query())],
                 positions: &w.positions[rows.clone()],
                 scale: self.config.softmax_scale(),
             };
-            let out =
-                &mut w.attended[rows.start * shape.n_heads * shape.v..rows.end * shape.n_heads * shape.v];
-            let view = cache.view(layer_idx, segment.blocks, segment.first_position + segment.ids.len());
-            self.attend_segment(&query, a, cache.form(), &view, segment.phase, out);
+            let out = &mut w.attended[span(shape.v)];
+            let run = (&segments[at..end], &views[at..end]);
+            self.attend_run(&query, a, cache.form(), run, &mut w.absorbed, out);
+            (at, first) = (end, rows.end);
         }
         self.product(&w.attended, &a.o, &mut w.quantized, &mut w.out);
         activation::add(&self.cpu, &mut w.x, &w.out);
     }
 
-    fn attend_segment(
+    /// One segment in a form of its own, or several that are decoded together.
+    fn attend_run(
         &self,
         query: &Query<'_>,
         a: &Attention,
         form: CacheForm,
-        view: &View<'_>,
-        phase: Phase,
+        (segments, views): (&[Segment<'_>], &[View<'_>]),
+        scratch: &mut AbsorbScratch,
         out: &mut [f32],
     ) {
-        match (form, view, phase) {
+        match (form, &views[0], segments[0].phase) {
             (CacheForm::Expanded, View::F32(blocks), _) => attention::expanded(&self.cpu, query, blocks, out),
             (_, view, Phase::Prefill) => {
                 attention::from_latents(&self.cpu, query, &a.kv_b, view.latents(), out)
             }
-            (_, view, Phase::Decode) => attention::absorbed(&self.cpu, query, &a.kv_b, view.latents(), out),
+            (_, _, Phase::Decode) => {
+                let rows = segments.iter().zip(views);
+                let latents: Vec<Latents<'_>> =
+                    rows.flat_map(|(s, view)| std::iter::repeat_n(view.latents(), s.ids.len())).collect();
+                attention::absorbed(&self.cpu, query, &a.kv_b, &latents, scratch, out);
+            }
         }
     }
 
@@ -430,6 +444,7 @@ impl Model {
             Mlp::Dense(mlp) => {
                 let input = self.rows(&w.normed, c, &[&mlp.gate], &mut w.quantized);
                 swiglu(&self.cpu, input.for_matrix(&mlp.gate), mlp, &mut w.experts, &mut w.out);
+                probe.done(Kind::DenseMlp);
             }
             Mlp::Moe(moe) => self.mixture(layer_idx, moe, w, probe),
         }
@@ -443,6 +458,7 @@ impl Model {
         let choose = |logits: &[f32]| choose(&self.rule, logits, &moe.bias);
         let chosen: Vec<Vec<Chosen>> = w.router.chunks_exact(moe.bias.len()).map(choose).collect();
         probe.router(layer_idx, &w.router, &chosen);
+        probe.done(Kind::Router);
         let loads = Loads::group(&chosen, moe.experts.len());
         let gates: Vec<&Matrix> =
             moe.experts.first().into_iter().chain(&moe.shared).map(|mlp: &SwiGlu| &mlp.gate).collect();
@@ -451,10 +467,12 @@ impl Model {
             let rows = input.for_matrix(gate);
             routed(&self.cpu, rows, &moe.experts, &loads, &mut w.experts, &mut w.out);
         }
+        probe.done(Kind::RoutedExpert);
         if let Some(shared) = &moe.shared {
             w.shared.resize(w.out.len(), 0.0);
             swiglu(&self.cpu, input.for_matrix(&shared.gate), shared, &mut w.experts, &mut w.shared);
             activation::add(&self.cpu, &mut w.out, &w.shared);
+            probe.done(Kind::SharedExpert);
         }
     }
 

@@ -11,5 +11,6 @@ pub mod weights;
 
 pub mod plan;
 pub mod synth;
+pub mod train;
 pub mod verify;
 pub mod watch;

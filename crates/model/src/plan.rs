@@ -15,7 +15,7 @@ use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
 /// Bytes of an 8-bit scale.
-const INT8_SCALE_BYTES: u64 = 4;
+const INT8_SCALE_BYTES: u64 = 2;
 
 /// Bytes of the process itself: code, allocator, tables.
 const PROCESS_BYTES: u64 = 16 << 20;

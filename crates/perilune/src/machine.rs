@@ -1,4 +1,4 @@
-//! What this machine offers: memory and disk space.
+//! What this machine offers: memory, disk space, the user's folders.
 
 use anyhow::Context;
 use std::fs::read_to_string;
@@ -13,9 +13,21 @@ pub(crate) fn ram_bytes() -> anyhow::Result<u64> {
     Ok(group_limits().into_iter().fold(total, u64::min))
 }
 
+/// Memory that this process could take now, bytes: what the machine has to give, or less where a control group says so.
+pub(crate) fn available_bytes() -> Option<u64> {
+    let text = read_to_string("/proc/meminfo").ok()?;
+    let free = field(&text, "MemAvailable:")?;
+    Some(group_limits().into_iter().fold(free, u64::min))
+}
+
 /// `MemTotal` of `/proc/meminfo`, bytes.
 fn parse_meminfo(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    field(text, "MemTotal:")
+}
+
+/// A line of `/proc/meminfo`, bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
@@ -38,6 +50,14 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let existing = absolute.ancestors().find(|ancestor| ancestor.is_dir())?;
     let stats = rustix::fs::statvfs(existing).ok()?;
     stats.f_bavail.checked_mul(stats.f_frsize)
+}
+
+/// Perilune's folder beneath the one that an environment variable names by its whole path, else beneath a folder of the
+/// user's home (XDG Base Directory Specification).
+pub(crate) fn user_folder(variable: &str, in_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute(variable).or_else(|| Some(absolute("HOME")?.join(in_home)))?;
+    Some(base.join("perilune"))
 }
 
 #[cfg(test)]

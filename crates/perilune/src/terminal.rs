@@ -1,10 +1,16 @@
 //! How figures are shown and read, how long work is watched.
 
+use crate::settings::{self, Colour};
 use crate::verbs::interrupt::{self, Interrupt};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use perilune_model::watch::Watch;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Write, stdout};
+
+/// Columns below which nothing can be laid out.
+const COLUMNS_MIN: usize = 20;
+/// How far in a cut line goes on where its own column is too far right.
+const HANG_NARROW: usize = 4;
 
 /// Write a finished answer to standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -15,6 +21,52 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 /// Write a value as JSON to standard output.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Whether what is written to a stream may have colours.
+pub(crate) fn has_colour(stream: &impl IsTerminal) -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    match settings::get().colour.value {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => stream.is_terminal() && !is_set("NO_COLOR") && !is_dumb(),
+    }
+}
+
+/// Columns of the reader's terminal: what COLUMNS says, else standard output's own; `None` where it is no terminal.
+pub(crate) fn columns() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let own = || terminal_size::terminal_size_of(stdout()).map(|(width, _)| usize::from(width.0));
+    said.or_else(own).filter(|columns| *columns >= COLUMNS_MIN)
+}
+
+/// Lines cut at blanks to what the terminal is wide; what follows a cut stands `hang` columns in.
+pub(crate) fn folded(text: &str, hang: usize) -> String {
+    fold(text, hang, columns().unwrap_or(usize::MAX))
+}
+
+fn fold(text: &str, hang: usize, columns: usize) -> String {
+    // A quarter of the width is no place for words.
+    let hang = if hang > columns - columns / 4 { HANG_NARROW } else { hang };
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let mut rest = line.to_owned();
+        while rest.chars().count() > columns {
+            let indent = rest.chars().take_while(|c| *c == ' ').count();
+            let limit = rest.char_indices().nth(columns).map_or(rest.len(), |(at, _)| at);
+            // A word that is longer than the line stays whole, for whoever copies it.
+            let end = limit + usize::from(rest.as_bytes()[limit] == b' ');
+            let cut = rest[..end].rfind(' ').filter(|at| *at > indent);
+            let Some(cut) = cut.or_else(|| rest[limit..].find(' ').map(|at| limit + at)) else { break };
+            out.push_str(rest[..cut].trim_end());
+            out.push('\n');
+            rest = format!("{}{}", " ".repeat(hang), rest[cut..].trim_start());
+        }
+        out.push_str(&rest);
+        out.push('\n');
+    }
+    out
 }
 
 /// A byte count with a decimal unit: `594.2 GB`.
@@ -77,9 +129,10 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     if size < 1.0 || size > (1u64 << 60) as f64 { Err(expected()) } else { Ok(size as u64) }
 }
 
-/// The number of threads for work on files.
+/// The number of threads where no flag says it.
 pub(crate) fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    let set = settings::get().threads.value;
+    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Where progress is drawn: standard error, if that is a terminal.
@@ -128,6 +181,13 @@ impl Watch for Work {
     }
 }
 
+/// Text without the characters that would steer the terminal, or show it in another order than it has.
+pub(crate) fn harmless(text: &str) -> String {
+    let is_mark = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}');
+    let turns = |c: char| is_mark(c) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || turns(*c))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +201,16 @@ mod tests {
         assert_eq!(shown, ["0 B", "999 B", "1.000 kB", "70.27 kB", "15.50 GB", "594.2 GB", "18446.7 PB"]);
         assert_eq!(short_count(1_026_408_232_448), "1.026 T");
         assert_eq!([count(7), count(70_272), count(1_234_567)], ["7", "70,272", "1,234,567"]);
+    }
+
+    #[test]
+    fn lines_are_cut_at_blanks_and_hang() {
+        assert_eq!(fold("name  one two three\nb\n", 6, 14), "name  one two\n      three\nb\n");
+        assert_eq!(fold("name  one two three", 12, 14), "name  one two\n    three\n");
+        let link = "https://example.org/a/long/link";
+        assert_eq!(fold(&format!("{link} it is"), 2, 14), format!("{link}\n  it is\n"));
+        assert_eq!(fold(link, 2, 14), format!("{link}\n"));
+        assert_eq!(fold("  ééééé ééééé", 2, 9), "  ééééé\n  ééééé\n");
     }
 
     #[test]

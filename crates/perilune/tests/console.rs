@@ -5,6 +5,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "console/runs.rs"]
+mod runs;
+#[path = "common/scripted.rs"]
+mod scripted;
+
 use base64::Engine;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// Time that a page may take to come to what is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-const PAGES: [&str; 5] = ["chat", "keys", "usage", "api", "model"];
+const PAGES: [&str; 6] = ["chat", "keys", "prices", "usage", "api", "model"];
 
 /// A child process, killed when dropped.
 struct Process(Child);
@@ -35,7 +40,7 @@ fn server(dir: &Path) -> (Process, String, String) {
     let n_vocab = std::fs::read_to_string(&ranks).unwrap().lines().count() + 256;
     let config = crates.join("model/tests/goldens/d/int4/config.json");
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(config).unwrap()).unwrap();
-    config["max_position_embeddings"] = json!(4096);
+    config["max_position_embeddings"] = json!(32_768);
     config["eos_token_id"] = json!(n_vocab - 1);
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let perilune = || Command::new(env!("CARGO_BIN_EXE_perilune"));
@@ -145,7 +150,11 @@ impl Browser {
     fn wait(&self, condition: &str) {
         let since = Instant::now();
         while self.script(&format!("return Boolean({condition})")) != json!(true) {
-            assert!(since.elapsed() < PATIENCE, "in vain: {condition}");
+            assert!(
+                since.elapsed() < PATIENCE,
+                "in vain: {condition}; the page says {}",
+                self.script("return document.body.innerText")
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -158,6 +167,13 @@ impl Browser {
             .collect();
         let source = json!({ "type": "key", "id": "keyboard", "actions": strokes });
         self.command("actions", &json!({ "actions": [source] }));
+    }
+
+    /// Types into the field in focus, sends its form by the enter key, and waits for the page that answers.
+    fn submit(&self, text: &str) {
+        self.script("window.isBefore = true");
+        self.keys(&format!("{text}\u{E007}"));
+        self.wait("!window.isBefore && document.readyState === 'complete'");
     }
 
     fn width(&self, width: u32) {
@@ -204,21 +220,34 @@ fn the_console_works_in_a_browser_by_keyboard_and_on_narrow_screens() {
     let (_server, address, key) = server(dir.path());
     browser.width(1280);
     browser.open(&format!("{address}/console/keys"));
-    browser.keys(&format!("{key}\u{E007}"));
+    // The page gives the field its focus some time after it has loaded.
+    browser.wait("document.activeElement?.id === 'key'");
+    browser.submit(&key);
     browser.wait("document.querySelector('nav') && location.pathname === '/console/keys'");
     token_by_keyboard(&browser);
+    let key_page = changed_by_keyboard(&browser, &address);
+    let mut journal = runs::long_run(&dir.path().join("data/runs"));
     for width in [1280, 360] {
         browser.width(width);
-        for page in PAGES {
+        for page in PAGES.into_iter().chain(runs::PAGES).chain([&key_page["/console/".len()..]]) {
             browser.open(&format!("{address}/console/{page}"));
+            browser.script(
+                "document.querySelectorAll('td details').forEach((details) => { details.open = true; })",
+            );
             assert_eq!(browser.script("return innerWidth"), width);
             let overflow = browser.script("return document.documentElement.scrollWidth - innerWidth");
             assert!(overflow.as_i64().unwrap() <= 0, "{page} is {overflow} wider than {width}");
-            browser.shot(&format!("{page}-{width}"));
+            browser.shot(&format!("{}-{width}", page.replace('/', "-")));
         }
         chat(&browser, &address);
         browser.shot(&format!("chat-asked-{width}"));
     }
+    stopped(&browser, &address, &key);
+    tool_result(&browser, &address);
+    tried_again(&browser, &address);
+    browser.width(1280);
+    runs::read(&browser, &address, &mut journal);
+    runs::answer(&browser, &address, dir.path());
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
@@ -230,13 +259,43 @@ fn token_by_keyboard(browser: &Browser) {
         }
         browser.keys("\u{E004}");
     }
-    browser.keys("<b>reader</b>\u{E007}");
+    browser.submit("<b>reader</b>");
     browser.wait("document.querySelector('.fresh pre')?.textContent.startsWith('sk-')");
     let names =
         browser.script("return [...document.querySelectorAll('th.name')].map((cell) => cell.textContent)");
     assert_eq!(names[1], "<b>reader</b>");
     browser.command("refresh", &json!({}));
     browser.wait("document.querySelector('h1') && !document.querySelector('.fresh')");
+}
+
+/// Limits the token, gives it money and sets a price, by keyboard; the path of the token's page.
+fn changed_by_keyboard(browser: &Browser, address: &str) -> String {
+    let focus = |field: &str| browser.script(&format!("document.getElementById('{field}').focus()"));
+    let sent = |field: &str, text: &str| {
+        focus(field);
+        browser.submit(text);
+    };
+    browser.open(&format!("{address}/console/keys"));
+    browser.script("document.querySelectorAll('td a')[1].focus()");
+    browser.submit("");
+    browser.wait("document.querySelector('h1')?.textContent === 'Change a token'");
+    let path = browser.script("return location.pathname").as_str().unwrap().to_owned();
+    sent("concurrency", "7");
+    browser.wait("document.getElementById('concurrency')?.value === '7'");
+    sent("amount", "12.5");
+    browser.wait("document.querySelector('.balance')?.textContent.startsWith('12.5')");
+    sent("amount", "0.25");
+    browser.wait("document.querySelector('.balance')?.textContent.startsWith('12.75')");
+    browser.open(&format!("{address}/console/prices"));
+    focus("model");
+    browser.keys("<i>elsewhere</i>");
+    focus("input");
+    browser.keys("2");
+    sent("output", "9");
+    browser.wait(
+        "[...document.querySelectorAll('th.name')].some((cell) => cell.textContent === '<i>elsewhere</i>')",
+    );
+    path
 }
 
 /// Asks by keyboard; the answer and its speed come.
@@ -250,4 +309,109 @@ fn chat(browser: &Browser, address: &str) {
     browser.wait("!document.getElementById('send').disabled");
     assert_eq!(browser.script("return document.querySelectorAll('.alert').length"), json!(0));
     assert_eq!(browser.script("return document.querySelector('.user .text').textContent"), "Hello");
+}
+
+/// Opens the chat page anew, with these settings, and asks.
+fn ask(browser: &Browser, address: &str, settings: &str) {
+    browser.open(&format!("{address}/console/chat"));
+    browser.script(&format!(
+        "const at = (id) => document.getElementById(id); {settings}; at('question').focus()"
+    ));
+    browser.keys("Hello\u{E007}");
+}
+
+/// The stop button ends the answer, the page says so, and the engine rests.
+fn stopped(browser: &Browser, address: &str, key: &str) {
+    // Ids that end a message are ruled out, so that the answer is as long as it may be.
+    let endless = r#"
+        const plain = window.fetch;
+        window.fetch = (url, options) => {
+            const body = JSON.parse(options.body);
+            body.logit_bias = Object.fromEntries(Array.from({ length: 256 }, (_, i) => [1792 + i, -100]));
+            return plain(url, { ...options, body: JSON.stringify(body) });
+        };
+        at("max_tokens").value = 30000"#;
+    ask(browser, address, endless);
+    browser.wait("document.querySelector('.assistant .speed')?.textContent.includes('tokens/s')");
+    browser.script("document.getElementById('stop').focus()");
+    browser.keys("\u{E007}");
+    browser.wait("document.querySelector('.assistant .speed').textContent.includes('stopped')");
+    assert_eq!(
+        browser.script("return document.getElementById('announce').textContent"),
+        "The answer was stopped."
+    );
+    browser.wait("document.getElementById('stop').hidden && !document.getElementById('send').disabled");
+    let since = Instant::now();
+    while !metrics(address, key).contains("figure=\"running_throughput\"} 0\n") {
+        assert!(
+            since.elapsed() < PATIENCE,
+            "the engine works on for a stopped answer: {}",
+            metrics(address, key)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!metrics(address, key).contains("figure=\"generated_tokens\"} 0\n"));
+}
+
+fn metrics(address: &str, key: &str) -> String {
+    let mut stream = TcpStream::connect(address.strip_prefix("http://").unwrap()).unwrap();
+    let head = "Host: localhost\r\nConnection: close";
+    let get = format!("GET /metrics HTTP/1.1\r\n{head}\r\nAuthorization: Bearer {key}\r\n\r\n");
+    stream.write_all(get.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// The model is made to call; the reader writes the result, and the answer goes on from it.
+fn tool_result(browser: &Browser, address: &str) {
+    // The page lets the model choose, and a random one would not call: the first request is made to demand it.
+    let demand = r#"
+        const plain = window.fetch;
+        window.sent = [];
+        window.fetch = (url, options) => {
+            const body = JSON.parse(options.body);
+            if (window.sent.length === 0) Object.assign(body, { tool_choice: "required", parallel_tool_calls: false });
+            window.sent.push(body);
+            return plain(url, { ...options, body: JSON.stringify(body) });
+        };
+        const city = { type: "string", maxLength: 9 };
+        const parameters = { type: "object", properties: { city }, required: ["city"], additionalProperties: false };
+        at("tools").value = JSON.stringify([{ type: "function", function: { name: "weather", parameters } }]);
+        at("thinking").checked = false;
+        at("max_tokens").value = 1000"#;
+    ask(browser, address, demand);
+    browser.wait("document.querySelector('.calls textarea') === document.activeElement");
+    let call = browser.script("return document.querySelector('.calls pre').textContent");
+    let call = call.as_str().unwrap();
+    assert!(call.starts_with("weather({") && call.contains("\"city\""), "{call}");
+    browser.shot("chat-call");
+    browser.keys("sunny\u{E004}\u{E007}");
+    browser.wait("document.querySelectorAll('.assistant').length === 2");
+    browser.wait("!document.getElementById('send').disabled && window.sent.length === 2");
+    assert_eq!(browser.script("return document.querySelectorAll('.alert').length"), json!(0));
+    let last = browser.script("return window.sent[1].messages.at(-1)");
+    assert_eq!((&last["role"], &last["content"]), (&json!("tool"), &json!("sunny")));
+    let id = browser.script("return window.sent[1].messages.at(-2).tool_calls[0].id");
+    assert_eq!(last["tool_call_id"], id);
+}
+
+/// A request that fails says why and is sent again unchanged by one button.
+fn tried_again(browser: &Browser, address: &str) {
+    let busy = r#"
+        const plain = window.fetch;
+        window.fetch = async () => {
+            window.fetch = plain;
+            return new Response(JSON.stringify({ error: { message: "the house is full" } }), { status: 429 });
+        };
+        at("max_tokens").value = 20"#;
+    ask(browser, address, busy);
+    browser.wait("document.querySelector('.alert')?.textContent === 'the house is full'");
+    browser.shot("chat-failed");
+    browser.script("document.querySelector('.alert + button').focus()");
+    browser.keys("\u{E007}");
+    browser.wait("document.querySelector('.assistant .speed')?.textContent.includes('tokens')");
+    browser.wait("!document.getElementById('send').disabled");
+    assert_eq!(browser.script("return document.querySelectorAll('.alert').length"), json!(0));
+    assert_eq!(browser.script("return document.querySelectorAll('.user').length"), json!(1));
 }

@@ -253,5 +253,33 @@ fn bench_measures_beside_the_machines_limits() {
     for run in report["runs"].as_array().unwrap() {
         assert!(run["decode_tokens_per_s"].as_f64().unwrap() > 0.0);
         assert!(run["bytes_per_step"].as_u64().unwrap() > 0);
+        let sum: u64 =
+            run["decode_parts"].as_array().unwrap().iter().map(|part| part["bytes"].as_u64().unwrap()).sum();
+        let total = run["bytes_per_step"].as_u64().unwrap();
+        assert!(sum.abs_diff(total) <= 8, "parts read {sum} bytes, all of them {total}");
     }
+}
+
+#[test]
+fn bench_projects_a_slice_to_more_layers_and_another_machine() {
+    let dir = golden("c/int4");
+    let args =
+        ["bench", dir.to_str().unwrap(), "--prompt", "8", "--decode", "2", "--runs", "1", "--accuracy", "0"];
+    let more =
+        ["--cached", "100", "--project", "61", "--project-vocab", "1000", "--bandwidth", "400GB/s", "--json"];
+    let report: serde_json::Value = serde_json::from_str(&ok(&[&args[..], &more].concat())).unwrap();
+    assert_eq!(report["runs"][0]["cached"], 100);
+    let projection = &report["projections"][0];
+    assert_eq!((&projection["layers"], &projection["vocab"]), (&61.into(), &1000.into()));
+    assert_eq!(projection["context"], 109);
+    let [here, there] = [0, 1].map(|i| &projection["machines"][i]);
+    assert_eq!(there["read_gb_per_s"], 400.0);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let faster = number(&there["decode_tokens_per_s"]) / number(&here["decode_tokens_per_s"]);
+    assert!((faster / (400.0 / number(&here["read_gb_per_s"])) - 1.0).abs() < 1e-9);
+    assert!(number(&projection["bytes_per_step"]) > number(&report["runs"][0]["bytes_per_step"]));
+    let wrong = perilune(&["bench", dir.to_str().unwrap(), "--project", "--bandwidth", "fast"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let text = String::from_utf8(wrong.stderr).unwrap();
+    assert!(text.contains("400GB/s"), "{text}");
 }

@@ -117,8 +117,8 @@ fn requests_that_make_no_sense_are_sentences() {
         &["--dense bf16"],
     );
     failed(&perilune(&["plan", "/absent.json", "--context", "64"]), &["/absent.json", "cannot be read"]);
-    failed(&perilune(&["inspect", "/absent"]), &["/absent/config.json", "cannot be read"]);
-    failed(&perilune(&["verify", "/absent"]), &["/absent/config.json", "cannot be read"]);
+    failed(&perilune(&["inspect", "/absent"]), &["/absent is not a folder", "config.json"]);
+    failed(&perilune(&["verify", "/absent"]), &["/absent is not a folder", "config.json"]);
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let out = out.to_str().unwrap();

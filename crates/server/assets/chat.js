@@ -34,10 +34,19 @@ function bubble(role, label) {
   return article;
 }
 
-/** Keeps the end in sight for whoever is reading there. */
+/** Changes that wait to be drawn. */
+const changes = [];
+
+/** Draws a change with the next frame: a fast model's pieces come more often than a page can be laid out. */
 function follow(change) {
+  if (changes.push(change) === 1) requestAnimationFrame(draw);
+}
+
+/** Makes the changes that wait, and keeps the end in sight for whoever is reading there. */
+function draw() {
+  if (changes.length === 0) return;
   const isAtEnd = innerHeight + scrollY >= document.body.scrollHeight - 160;
-  change();
+  for (const change of changes.splice(0)) change();
   if (isAtEnd) scrollTo(0, document.body.scrollHeight);
 }
 
@@ -105,7 +114,7 @@ function reply() {
   details.hidden = true;
   details.append(element("summary", "", "Thinking"));
   const thinking = growing(details, "text");
-  const answer = growing(article, "text");
+  const content = growing(article, "text");
   const calls = article.appendChild(element("div", "calls"));
   const speed = article.appendChild(element("p", "speed"));
   const message = { role: "assistant", content: "" };
@@ -119,7 +128,7 @@ function reply() {
         message.reasoning_content = (message.reasoning_content ?? "") + delta.reasoning_content;
       }
       if (delta.content) {
-        answer.add(delta.content);
+        content.add(delta.content);
         message.content += delta.content;
       }
       for (const piece of delta.tool_calls ?? []) {
@@ -210,9 +219,11 @@ async function answer() {
   let calls = null;
   try {
     const reason = await read(await post(request(), running.signal), shown, speed);
+    draw();
     messages.push(shown.message);
     if (reason === "tool_calls") calls = shown;
   } catch (error) {
+    draw();
     if (error.name === "AbortError") {
       speed.end(null, "stopped");
       said = "The answer was stopped.";

@@ -1,56 +1,70 @@
-//! Loads a running server on this machine and prints its own share of the wait for the first token.
+//! Loads a running server on this machine: its own share of the wait for the first token, and many streams at once.
 //!
-//! `cargo run --release -p perilune-server --example load -- 127.0.0.1:8080 STREAMS REQUESTS [PID]`: keeps STREAMS
-//! streamed answers open at once until REQUESTS are done, then reads the server's figures (and, with PID, its memory
-//! one second after the start). The shares are the server's histograms, so this client's slowness is not in them.
+//! `cargo run --release -p perilune-server --example load -- ADDRESS STREAMS REQUESTS [PID [MAX_TOKENS]]` keeps STREAMS
+//! streamed answers open at once until REQUESTS are done, then prints the server's histograms (so this client's
+//! slowness is not in them) and, with PID, its memory and its idle processor time.
+//!
+//! The model is made once, tiny, from a config of the goldens:
+//!
+//! ```sh
+//! cargo build --release -p perilune
+//! jq '.max_position_embeddings = 16384 | .eos_token_id = 2047' crates/model/tests/goldens/d/int4/config.json > tiny.json
+//! target/release/perilune random --layers 2 --seed 1 --vocab 2048 --config tiny.json --out tiny \
+//!     --tokenizer crates/chat/tests/data/small.tiktoken
+//! target/release/perilune serve tiny --data scratch --cache-tokens 262144 & PID=$!
+//! cargo run --release -p perilune-server --example load -- 127.0.0.1:8080 32 2500 $PID
+//! cargo run --release -p perilune-server --example load -- 127.0.0.1:8080 1000 1000 $PID 2000
+//! ```
+//!
+//! On a machine where others work, run server and example with `nice -n -15`.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod common;
+
+use common::{figure, metrics, process, read, send};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const BODY: &str = r#"{"messages":[{"role":"user","content":"Hello there"}],"stream":true,"max_tokens":6,"thinking":{"type":"disabled"}}"#;
+/// Ids of the test tokenizer's special tokens, made unlikely so that an answer is as long as was asked.
+const SPECIAL_IDS: std::ops::Range<u32> = 1792..2048;
+/// Pause between two looks at a server under load.
+const LOOK: Duration = Duration::from_secs(2);
+/// Time over which idle processor time is counted.
+const REST: Duration = Duration::from_secs(5);
 
-/// One streamed answer; whether it came whole.
-async fn ask(stream: &mut TcpStream) -> std::io::Result<bool> {
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
-        BODY.len()
-    );
-    stream.write_all(format!("{head}{BODY}").as_bytes()).await?;
-    let (mut text, mut buffer) = (String::new(), vec![0; 16 << 10]);
-    // The chunk of length zero ends the body.
-    while !text.ends_with("\r\n0\r\n\r\n") {
-        let n = stream.read(&mut buffer).await?;
-        if n == 0 || text.starts_with("HTTP/1.1 4") || text.starts_with("HTTP/1.1 5") {
-            return Ok(false);
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
-    }
-    Ok(text.contains("[DONE]"))
+/// What all workers share.
+struct Work {
+    address: String,
+    body: String,
+    next: AtomicUsize,
+    whole: AtomicUsize,
+    tokens: AtomicUsize,
+    n_requests: usize,
 }
 
-async fn metrics(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let get = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(get.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
+fn body(max_tokens: usize) -> String {
+    let mut body = json!({
+        "messages": [{ "role": "user", "content": "Hello there" }], "stream": true, "max_tokens": max_tokens,
+        "thinking": { "type": "disabled" },
+    });
+    if max_tokens > 6 {
+        let bias: serde_json::Map<_, _> = SPECIAL_IDS.map(|id| (id.to_string(), json!(-100))).collect();
+        body["logit_bias"] = bias.into();
+    }
+    body.to_string()
 }
 
 /// Prints which share of a histogram's values lies under each of its bounds.
 fn shares(text: &str, name: &str) {
-    let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
-    let count = text.lines().find(|line| line.starts_with(&format!("{name}_count"))).map_or(0.0, value);
+    let count = figure(text, &format!("{name}_count"));
     println!("{name}: {count} values");
     for line in text.lines().filter(|line| line.starts_with(&format!("{name}_bucket"))) {
         let bound = line.split("le=\"").nth(1).unwrap().split('"').next().unwrap();
-        let share = 100.0 * value(line) / count;
+        let share = 100.0 * figure(line, name) / count;
         println!("  <= {bound:>7} s  {share:6.2} %");
         if share >= 100.0 {
             break;
@@ -59,44 +73,85 @@ fn shares(text: &str, name: &str) {
 }
 
 /// Asks again and again until enough were asked.
-async fn work(address: String, next: Arc<AtomicUsize>, whole: Arc<AtomicUsize>, n_requests: usize) {
-    let mut stream = TcpStream::connect(&address).await.unwrap();
-    while next.fetch_add(1, Ordering::Relaxed) < n_requests {
-        if ask(&mut stream).await.unwrap_or(false) {
-            whole.fetch_add(1, Ordering::Relaxed);
+async fn work(work: Arc<Work>) {
+    let mut stream = TcpStream::connect(&work.address).await.unwrap();
+    while work.next.fetch_add(1, Ordering::Relaxed) < work.n_requests {
+        let answer = match send(&mut stream, &work.body).await {
+            Ok(()) => read(&mut stream).await.unwrap_or_default(),
+            Err(_) => common::Answer::default(),
+        };
+        work.tokens.fetch_add(answer.pieces().len(), Ordering::Relaxed);
+        if answer.is_whole() {
+            work.whole.fetch_add(1, Ordering::Relaxed);
         } else {
-            stream = TcpStream::connect(&address).await.unwrap();
+            stream = TcpStream::connect(&work.address).await.unwrap();
         }
     }
 }
 
-async fn memory(pid: &str) {
+/// Looks at the server until the workers are done; the most answers it had open at once.
+async fn watch(work: Arc<Work>, pid: Option<String>) {
+    let (since, mut most) = (Instant::now(), 0.0);
+    loop {
+        tokio::time::sleep(if most > 0.0 { LOOK } else { LOOK / 4 }).await;
+        let open = figure(&metrics(&work.address).await, "perilune_open_answers");
+        if open > most {
+            most = open;
+            let memory = pid.as_deref().map(process).unwrap_or_default();
+            println!("{:6.1} s: {open} answers open at once; {memory}", since.elapsed().as_secs_f64());
+        }
+    }
+}
+
+/// Processor time that a process took while nobody asked anything.
+async fn rest(pid: &str) {
+    // utime and stime, the 14th and 15th fields, in ticks of 10 ms.
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
+        fields[10] + fields[11]
+    };
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let lines = status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("Threads"));
-    lines.for_each(|line| println!("{line}"));
+    let before = ticks();
+    tokio::time::sleep(REST).await;
+    let used_ms = (ticks() - before) * 10;
+    println!("idle: {used_ms} ms of processor time in {} s; {}", REST.as_secs(), process(pid));
 }
 
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [address, n_streams, n_requests, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: load ADDRESS STREAMS REQUESTS [PID]");
+    let [address, n_streams, n_requests, rest_of @ ..] = args.as_slice() else {
+        eprintln!("usage: load ADDRESS STREAMS REQUESTS [PID [MAX_TOKENS]]");
         std::process::exit(2);
     };
     let (n_streams, n_requests): (usize, usize) = (n_streams.parse().unwrap(), n_requests.parse().unwrap());
-    let (next, whole, since) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Instant::now());
-    let start = |_| tokio::spawn(work(address.clone(), Arc::clone(&next), Arc::clone(&whole), n_requests));
-    let workers: Vec<_> = (0..n_streams).map(start).collect();
-    if let [pid] = rest {
-        memory(pid).await;
-    }
+    let (pid, max_tokens) = (rest_of.first().cloned(), rest_of.get(1).map_or(6, |n| n.parse().unwrap()));
+    let zero = || AtomicUsize::new(0);
+    let all = Arc::new(Work {
+        address: address.clone(),
+        body: body(max_tokens),
+        next: zero(),
+        whole: zero(),
+        tokens: zero(),
+        n_requests,
+    });
+    let since = Instant::now();
+    let watcher = tokio::spawn(watch(Arc::clone(&all), pid.clone()));
+    let workers: Vec<_> = (0..n_streams).map(|_| tokio::spawn(work(Arc::clone(&all)))).collect();
     for worker in workers {
         worker.await.unwrap();
     }
-    let (whole, seconds) = (whole.load(Ordering::Relaxed), since.elapsed().as_secs_f64());
-    println!("{whole} of {n_requests} answers whole in {seconds:.1} s, {n_streams} at once");
+    watcher.abort();
+    let (seconds, tokens) = (since.elapsed().as_secs_f64(), all.tokens.load(Ordering::Relaxed));
+    let whole = all.whole.load(Ordering::Relaxed);
+    println!("{whole} of {n_requests} answers whole in {seconds:.1} s, {n_streams} at once, {tokens} pieces");
     let text = metrics(address).await;
-    shares(&text, "perilune_prepare_seconds");
-    shares(&text, "perilune_deliver_seconds");
+    for name in ["perilune_prepare_seconds", "perilune_deliver_seconds", "perilune_overhead_seconds"] {
+        shares(&text, name);
+    }
+    if let Some(pid) = pid {
+        rest(&pid).await;
+    }
 }

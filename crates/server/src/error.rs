@@ -11,6 +11,9 @@ use perilune_chat::wire::{WireError, anthropic, openai};
 use perilune_engine::request::{Failure, SubmitError};
 use std::time::Duration;
 
+/// Code of [`ApiError::slow_reader`].
+const SLOW_READER: &str = "slow_reader";
+
 /// A request that failed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
@@ -103,6 +106,23 @@ impl ApiError {
         Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message) }
     }
 
+    /// A reader so slow that its answer would fill this server's memory.
+    #[must_use]
+    pub fn slow_reader(n_unread_max: usize) -> Self {
+        let message = format!(
+            "more than {n_unread_max} tokens of this answer were waiting to be read, so its work was stopped; read \
+             faster, or lower max_tokens"
+        );
+        let code = Some(SLOW_READER);
+        Self { code, ..Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message) }
+    }
+
+    /// Whether the client's own pace ended the answer.
+    #[must_use]
+    pub fn is_slow_reader(&self) -> bool {
+        self.code == Some(SLOW_READER)
+    }
+
     /// Something broke here; the cause goes to the log, not to the client.
     #[must_use]
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
@@ -178,12 +198,14 @@ pub fn standing_headers(standing: &Standing, headers: &mut HeaderMap) {
             ("reset", left.reset.as_secs_f64().ceil() as u64),
         ];
         for (field, value) in fields {
-            let name = HeaderName::from_bytes(format!("x-ratelimit-{field}-{what}").as_bytes());
+            let name = HeaderName::from_bytes(format!("x-ratelimit-{field}{what}").as_bytes());
             headers.insert(name.expect("the name is lower-case letters and hyphens"), number(value));
         }
     };
-    put("requests", standing.requests);
-    put("tokens", standing.tokens);
+    // The vendor names no unit and means requests; OpenAI's names follow.
+    put("", standing.requests);
+    put("-requests", standing.requests);
+    put("-tokens", standing.tokens);
 }
 
 impl IntoResponse for ApiError {
@@ -229,7 +251,7 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::QueueFull { .. } => Self::overloaded(format!(
-                "the engine is currently overloaded, please try again later ({error})"
+                "The engine is currently overloaded, please try again later ({error})"
             )),
             SubmitError::Stopping => Self::stopping(),
             SubmitError::ContextTooLong { .. } => {
@@ -245,6 +267,11 @@ impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NothingAllowed => Self::invalid(None, failure.to_string()),
+            Failure::NonFinite { .. } => {
+                let message =
+                    format!("{failure}; send it again, and tell the operator if that does not help");
+                Self { code: Some("non_finite"), message, ..Self::internal(&failure) }
+            }
             _ => Self::internal(&failure),
         }
     }

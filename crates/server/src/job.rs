@@ -5,16 +5,17 @@ use crate::answer::{Folded, Piece, Pieces, Progress, sum};
 use crate::app::{App, Client, Served};
 use crate::error::ApiError;
 use crate::limits::{Permit, Standing};
-use crate::store::{Opened, Outcome, Status};
+use crate::store::{Opened, Outcome, Status, StoreError};
 use futures_util::stream::{SelectAll, select_all};
 use futures_util::{Stream, StreamExt};
 use perilune_chat::message::{Request, ResponseFormat};
 use perilune_chat::model::Usage;
 use perilune_chat::scanner::Reply;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Who asks, for what, since when.
 pub struct Ask {
@@ -72,15 +73,13 @@ impl Ask {
                 self.local(&id, &served, vec![prepared], n_choices, seed).await
             }
             Served::Upstream(upstream) => {
-                if n_choices > 1 || top_logprobs.is_some() {
-                    let message = "this model is served by another endpoint, which gives one choice without \
-                                   logprobs here; leave n and logprobs out";
-                    return Err(ApiError::invalid(None, message));
-                }
-                let mut meter = self.open(&id, &served, 0).await?;
-                let progress = meter.progress();
-                let pieces = upstream.pieces(request, progress);
-                Ok(meter.answers(vec![pieces], self.since))
+                upstream.check(&request, n_choices, top_logprobs)?;
+                let (mut meter, opened) = self.open(&id, &served, 0)?;
+                opened.await?;
+                meter.prepare = self.since.elapsed();
+                let progress = (0..n_choices).map(|_| meter.progress()).collect();
+                let pieces = upstream.pieces(request, top_logprobs, progress);
+                Ok(meter.numbered([pieces]))
             }
         }
     }
@@ -104,7 +103,7 @@ impl Ask {
         };
         let seed = seed.map_or_else(random_seed, Ok)?;
         let n_prompt: usize = prepared.iter().map(|one| one.prompt.len()).sum();
-        let mut meter = self.open(id, served, n_prompt as u64).await?;
+        let (mut meter, opened) = self.open(id, served, n_prompt as u64)?;
         let mut choices = Vec::new();
         for one in &prepared {
             let mut first = None;
@@ -116,11 +115,19 @@ impl Ask {
                 choices.push(pieces);
             }
         }
-        Ok(meter.answers(choices, self.since))
+        meter.prepare = self.since.elapsed();
+        // The line is written while the engine begins; no byte of an answer leaves before it is.
+        opened.await.inspect_err(|_| meter.status = Status::Failed)?;
+        Ok(meter.answers(choices))
     }
 
-    /// Passes the limits and writes the ledger's line.
-    async fn open(&self, model: &str, served: &Served, n_prompt: u64) -> Result<Meter, ApiError> {
+    /// Passes the limits and has the ledger's line written, which the future waits for.
+    fn open(
+        &self,
+        model: &str,
+        served: &Served,
+        n_prompt: u64,
+    ) -> Result<(Meter, impl Future<Output = Result<(), StoreError>> + use<>), ApiError> {
         self.check_balance()?;
         if self.app.is_draining() {
             return Err(ApiError::stopping());
@@ -135,18 +142,21 @@ impl Ask {
             class: served.class(),
             route: self.route,
         };
-        self.app.store().open_line(opened).await?;
-        Ok(Meter {
+        let opened = self.app.store().open_line(opened);
+        let meter = Meter {
             app: self.app.clone(),
             request_id: self.request_id.clone(),
             model: model.to_owned(),
             class: served.class(),
             permit,
+            n_prompt,
             progress: Vec::new(),
             status: Status::Cancelled,
             since: self.since,
+            prepare: Duration::ZERO,
             has_begun: false,
-        })
+        };
+        Ok((meter, opened))
     }
 }
 
@@ -181,9 +191,13 @@ struct Meter {
     model: String,
     class: &'static str,
     permit: Option<Permit>,
+    /// Tokens of the prompt that the permit has taken.
+    n_prompt: u64,
     progress: Vec<Arc<Progress>>,
     status: Status,
     since: Instant,
+    /// From `since` to the engine's channel.
+    prepare: Duration,
     has_begun: bool,
 }
 
@@ -199,19 +213,19 @@ impl Meter {
         sum(self.progress.iter().map(|progress| progress.usage()))
     }
 
-    fn answers(mut self, choices: Vec<Pieces>, since: Instant) -> Answers {
-        self.app.metrics().begun(since.elapsed());
-        self.has_begun = true;
-        let n_unfinished = choices.len();
+    fn answers(self, choices: Vec<Pieces>) -> Answers {
         let number = |(idx, pieces): (usize, Pieces)| -> Numbered {
             Box::pin(pieces.map(move |piece| (idx as u32, piece)))
         };
-        Answers {
-            choices: select_all(choices.into_iter().enumerate().map(number)),
-            meter: self,
-            n_unfinished,
-            last_piece: None,
-        }
+        self.numbered(choices.into_iter().enumerate().map(number))
+    }
+
+    /// The same where the streams number their choices themselves; there are as many as there are places for counts.
+    fn numbered(mut self, streams: impl IntoIterator<Item = Numbered>) -> Answers {
+        self.app.metrics().begun();
+        self.has_begun = true;
+        let n_unfinished = self.progress.len();
+        Answers { choices: select_all(streams), meter: self, n_unfinished, last_piece: None }
     }
 }
 
@@ -220,7 +234,9 @@ impl Drop for Meter {
         let usage = self.usage();
         self.app.store().settle_line(self.request_id.clone(), Outcome { status: self.status, usage });
         if let Some(permit) = &self.permit {
-            permit.take_tokens(usage.completion_tokens);
+            // Prompts of elsewhere are counted there, when the answer has come.
+            let uncounted = usage.prompt_tokens.saturating_sub(self.n_prompt);
+            permit.take_tokens(usage.completion_tokens + uncounted);
         }
         if self.has_begun {
             self.app.metrics().ended(&self.model, usage);
@@ -288,6 +304,8 @@ impl Answers {
 
     fn note(&mut self, piece: &Result<Piece, ApiError>) {
         match piece {
+            // What was read by then is charged, as where a client goes away.
+            Err(error) if error.is_slow_reader() => {}
             Err(_) => self.meter.status = Status::Failed,
             Ok(Piece::End(_)) => {
                 self.n_unfinished -= 1;
@@ -301,8 +319,9 @@ impl Answers {
         let (metrics, class) = (self.meter.app.metrics(), self.meter.class);
         match self.last_piece.replace(now) {
             None => {
-                let delivery = self.meter.progress.iter().filter_map(|progress| progress.since_token()).min();
-                metrics.first_piece(class, now - self.meter.since, delivery);
+                let Meter { since, prepare, progress, .. } = &self.meter;
+                let delivery = progress.iter().filter_map(|progress| progress.since_first_piece()).max();
+                metrics.first_piece(class, now - *since, *prepare, delivery);
             }
             Some(last) => metrics.next_piece(class, now - last),
         }

@@ -3,7 +3,7 @@
 //! The walk of a request: [`routes`] reads it and its key, [`job`] passes its [`limits`] and opens its line in the
 //! [`store`], [`answer`] asks the engine (words meet numbers there and nowhere else) or [`upstream`] asks another
 //! endpoint, and pieces go back through the same route, written down as they come or folded. [`console`] is the pages for
-//! people, and [`serve`] the listening and the draining.
+//! people, and [`serve`] the listening (in [`tls`] or not) and the draining.
 //!
 //! This crate never knows what a tool does to the world, nor how a model is trained.
 
@@ -23,3 +23,4 @@ pub mod store;
 pub mod error;
 pub mod metrics;
 pub mod serve;
+pub mod tls;

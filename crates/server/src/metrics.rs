@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Upper bounds of latencies, seconds.
 const SECONDS: &[f64] = &[
-    0.0001, 0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    30.0, 60.0, 120.0, 300.0,
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
 ];
 
 /// The server's own figures.
@@ -24,6 +24,7 @@ pub struct Metrics {
     inter_token: HistogramVec,
     prepare: Histogram,
     deliver: Histogram,
+    overhead: Histogram,
     open_streams: Gauge,
     engine: GaugeVec,
 }
@@ -58,11 +59,15 @@ impl Metrics {
             )?,
             prepare: Histogram::with_opts(buckets(
                 "perilune_prepare_seconds",
-                "The server's share before the engine: parsing, keys, prompt, grammar and ledger.",
+                "The server's share before the engine: from the request's last byte to the engine's channel.",
             ))?,
             deliver: Histogram::with_opts(buckets(
                 "perilune_deliver_seconds",
                 "The server's share after the engine: from a token to the first piece handed to the connection.",
+            ))?,
+            overhead: Histogram::with_opts(buckets(
+                "perilune_overhead_seconds",
+                "The server's share of the time to the first token: both shares of one request together.",
             ))?,
             open_streams: Gauge::new("perilune_open_answers", "Answers being written now.")?,
             engine: GaugeVec::new(
@@ -82,6 +87,7 @@ impl Metrics {
         self.registry.register(Box::new(self.inter_token.clone()))?;
         self.registry.register(Box::new(self.prepare.clone()))?;
         self.registry.register(Box::new(self.deliver.clone()))?;
+        self.registry.register(Box::new(self.overhead.clone()))?;
         self.registry.register(Box::new(self.open_streams.clone()))?;
         self.registry.register(Box::new(self.engine.clone()))
     }
@@ -91,9 +97,8 @@ impl Metrics {
         self.requests.with_label_values(&[route, &status.to_string()]).inc();
     }
 
-    /// An answer began after the server's own work of `elapsed`.
-    pub fn begun(&self, elapsed: Duration) {
-        self.prepare.observe(elapsed.as_secs_f64());
+    /// An answer began.
+    pub fn begun(&self) {
         self.open_streams.inc();
     }
 
@@ -110,10 +115,13 @@ impl Metrics {
         }
     }
 
-    /// The first piece of an answer came, `delivery` after the engine gave its token.
-    pub fn first_piece(&self, class: &str, since: Duration, delivery: Option<Duration>) {
+    /// The first piece of an answer came, `delivery` after the engine gave its token, which had been asked for after
+    /// the server's own work of `prepare`.
+    pub fn first_piece(&self, class: &str, since: Duration, prepare: Duration, delivery: Option<Duration>) {
+        self.prepare.observe(prepare.as_secs_f64());
         if let Some(delivery) = delivery {
             self.deliver.observe(delivery.as_secs_f64());
+            self.overhead.observe((prepare + delivery).as_secs_f64());
         }
         self.ttft.with_label_values(&[class]).observe(since.as_secs_f64());
     }

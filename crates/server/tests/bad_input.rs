@@ -171,7 +171,7 @@ async fn a_client_that_vanishes_stops_its_work_and_pays_for_what_was_done() {
     let house = House::with(Duration::from_millis(5), store.clone());
     let body = chat(
         "noise",
-        &json!({ "stream": true, "temperature": 1, "max_tokens": 10_000, "thinking": { "type": "disabled" } }),
+        &json!({ "stream": true, "temperature": 1, "seed": 1, "max_tokens": 10_000, "thinking": { "type": "disabled" } }),
     );
     let response = house.send(request(CHAT, None, body.to_string())).await;
     let mut stream = response.into_body();

@@ -109,8 +109,8 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     rest.split_once(after).unwrap_or_else(|| panic!("{after:?} in {rest}")).0
 }
 
-const PAGES: [&str; 5] =
-    ["/console/chat", "/console/keys", "/console/usage", "/console/api", "/console/model"];
+const PAGES: [&str; 6] =
+    ["/console/chat", "/console/keys", "/console/prices", "/console/usage", "/console/api", "/console/model"];
 
 #[tokio::test]
 async fn every_page_needs_a_login() {
@@ -167,6 +167,9 @@ async fn a_login_goes_to_known_pages_only() {
     let house = House::new().await;
     for (next, to) in [
         ("/console/usage", "/console/usage"),
+        ("/console/keys/7", "/console/keys/7"),
+        ("/console/usages", "/console/"),
+        ("/console/keys/7?a=b", "/console/"),
         ("https://example.com/", "/console/"),
         ("//example.com", "/console/"),
         ("", "/console/"),
@@ -319,6 +322,8 @@ async fn hostile_names_stay_text() {
     let house = House::with(Console::new(Some(card), false)).await;
     let browser = house.login().await;
     house.submit("/console/keys", &browser, &[("name", HOSTILE)]).await;
+    let price = [("model", HOSTILE), ("input", "1"), ("output", "2")];
+    assert_eq!(house.submit("/console/prices", &browser, &price).await.status, StatusCode::SEE_OTHER);
     let key = house.keys().await.pop().unwrap();
     assert_eq!(key.name, HOSTILE);
     line(&house.app, "r1", Some(key.id), HOSTILE, Status::Done, [1, 0, 1, 0]).await;
@@ -326,6 +331,7 @@ async fn hostile_names_stay_text() {
     let tried = house.submit("/console/api", &browser, &try_it).await;
     assert!(tried.text.contains("&lt;/textarea&gt;&lt;script&gt;") && tried.text.contains("400"));
     let mut pages = vec![tried.text];
+    pages.push(house.get(&format!("/console/keys/{}", key.id), Some(&browser)).await.text);
     for path in PAGES {
         pages.push(house.get(path, Some(&browser)).await.text);
     }

@@ -12,7 +12,7 @@ use perilune_server::app::App;
 use perilune_server::routes::{self, Pages};
 use perilune_server::serve::serve;
 use perilune_server::store::{KeyKind, KeyLimits, Period, Status, Store};
-use perilune_server::upstream::{Endpoint, Upstream};
+use perilune_server::upstream::{Dialect, Endpoint, Upstream};
 use serde_json::json;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -31,7 +31,8 @@ async fn a_forwarded_answer_is_the_same_and_metered() {
     let far = House::new();
     let base_url = listen(&far).await;
     let store = Store::in_memory().unwrap();
-    let endpoint = Endpoint { base_url, api_key: None, model: "kimi-k2-thinking".to_owned() };
+    let endpoint =
+        Endpoint { base_url, api_key: None, model: "kimi-k2-thinking".to_owned(), dialect: Dialect::OpenAi };
     let app =
         App::new(store.clone(), true).unwrap().with_upstream("elsewhere", Upstream::new(endpoint).unwrap());
     let router = routes::router(app, Pages::new());
@@ -65,7 +66,12 @@ async fn an_endpoint_s_refusals_keep_their_meaning() {
     let limits = KeyLimits { requests_per_min: Some(1), ..KeyLimits::default() };
     let secret = store.create_key("k", KeyKind::Api, limits, None).await.unwrap().secret;
     let ask = |api_key: Option<String>, model: &str| {
-        let endpoint = Endpoint { base_url: base_url.clone(), api_key, model: model.to_owned() };
+        let endpoint = Endpoint {
+            base_url: base_url.clone(),
+            api_key,
+            model: model.to_owned(),
+            dialect: Dialect::OpenAi,
+        };
         let hello = Message::User { name: None, text: "hello".to_owned() };
         let mut request = Request::new(Conversation::new(vec![hello], Vec::new()).unwrap());
         request.max_tokens = Some(2);
@@ -80,8 +86,12 @@ async fn an_endpoint_s_refusals_keep_their_meaning() {
     assert!(matches!(good, Ok(Event::Finish { .. })), "{good:?}");
     let busy = ask(Some(secret), "kimi-k2-thinking").await;
     assert!(matches!(busy, Err(ModelError::Busy { retry_after_ms: Some(1000..), .. })), "{busy:?}");
-    let endpoint =
-        Endpoint { base_url: "http://127.0.0.1:9/v1".to_owned(), api_key: None, model: "x".to_owned() };
+    let endpoint = Endpoint {
+        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        api_key: None,
+        model: "x".to_owned(),
+        dialect: Dialect::OpenAi,
+    };
     let request = Request::new(Conversation::default());
     let gone = Upstream::new(endpoint).unwrap().answer(request).next().await.unwrap();
     assert!(matches!(gone, Err(ModelError::Transport { .. })), "{gone:?}");

@@ -6,6 +6,7 @@
 mod anthropic;
 mod error;
 mod openai;
+mod to_anthropic;
 
 pub use error::{Invalid, Problem};
 

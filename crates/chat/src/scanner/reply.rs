@@ -80,7 +80,8 @@ impl From<Reply> for Assistant {
 }
 
 impl From<Reply> for openai::ResponseMessage {
-    /// The reply as an OpenAI-shaped message: empty fields are null or missing.
+    /// The reply as an OpenAI-shaped message. Content is null beside calls alone, as OpenAI's is: clients take null
+    /// for no answer and ask again.
     fn from(reply: Reply) -> Self {
         let call = |call: Call| openai::ToolCall {
             id: Some(call.id),
@@ -88,9 +89,10 @@ impl From<Reply> for openai::ResponseMessage {
             function: openai::FunctionCall { name: call.name, arguments: Value::String(call.arguments) },
         };
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let is_words = reply.tool_calls.is_empty() || !reply.content.is_empty();
         openai::ResponseMessage {
             role: "assistant".to_owned(),
-            content: some(reply.content),
+            content: is_words.then_some(reply.content),
             reasoning_content: some(reply.reasoning),
             tool_calls: Some(reply.tool_calls.into_iter().map(call).collect::<Vec<_>>())
                 .filter(|calls| !calls.is_empty()),

@@ -4,6 +4,8 @@
 //! (`specials`), the pre-tokenisation pattern (`split`), then merging by rank inside each piece
 //! (`merge`). Back: token bytes end to end, decoded as UTF-8 with replacement ([`Detokenizer`]).
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use std::path::Path;
 
 mod classes;
@@ -77,6 +79,14 @@ impl Tokenizer {
     /// latter, or without `added_tokens_decoder` in it, the K2 names stand after the last rank.
     pub fn from_ranks(ranks: &[u8], tokenizer_config: Option<&str>) -> Result<Self, TokenizerError> {
         Self::with_config(RankTable::parse(ranks)?, tokenizer_config)
+    }
+
+    /// The K2 names over the 256 single bytes as ordinary tokens: reads the markers in a text whose own tokenizer is not
+    /// at hand. Its ids are no model's.
+    pub fn of_bytes() -> Self {
+        let line = |byte: u8| format!("{} {byte}\n", STANDARD.encode([byte]));
+        let ranks: String = (0..=u8::MAX).map(line).collect();
+        Self::from_ranks(ranks.as_bytes(), None).expect("every byte stands there once, in order")
     }
 
     fn with_config(ranks: RankTable, config: Option<&str>) -> Result<Self, TokenizerError> {

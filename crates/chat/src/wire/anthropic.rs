@@ -64,6 +64,7 @@ pub struct Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// `user` or `assistant`.
+    #[schemars(extend("enum" = ["user", "assistant"]))]
     pub role: String,
     /// Text or blocks.
     pub content: Content,
@@ -87,7 +88,8 @@ pub enum Content {
 /// One struct for all types, because each block of a stream starts with some fields empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Block {
-    /// `text`, `thinking`, `redacted_thinking`, `tool_use`, `tool_result`, `image`, ...
+    /// What it is; images and other kinds are refused.
+    #[schemars(extend("enum" = ["text", "thinking", "redacted_thinking", "tool_use", "tool_result"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// Of `text`.
@@ -111,7 +113,8 @@ pub struct Block {
     /// Of `tool_result`: which call it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_use_id: Option<String>,
-    /// Of `tool_result`.
+    /// Of `tool_result`: text, or blocks of text.
+    #[schemars(with = "Option<ResultContent>")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Box<Content>>,
     /// Of `tool_result`.
@@ -120,6 +123,29 @@ pub struct Block {
     /// Everything else (`cache_control`, `source`, `citations`, ...), kept as sent.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Content of a tool result as it is described: blocks of text hold no further blocks, so the description ends.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it stands for a schema, never for a value")]
+enum ResultContent {
+    /// Plain text.
+    Text(String),
+    /// Blocks of text.
+    Blocks(Vec<TextBlock>),
+}
+
+/// A block that can only be text.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "it stands for a schema, never for a value")]
+struct TextBlock {
+    /// `text`.
+    #[schemars(extend("enum" = ["text"]))]
+    #[serde(rename = "type")]
+    kind: String,
+    /// The text.
+    text: String,
 }
 
 impl Block {
@@ -157,6 +183,7 @@ impl Block {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// Provider-side tools carry a type of their own; `custom` or missing means ours.
+    #[schemars(extend("enum" = ["custom", null]))]
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Tool name.
@@ -176,6 +203,7 @@ pub struct Tool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolChoice {
     /// `auto`, `any`, `tool` or `none`.
+    #[schemars(extend("enum" = ["auto", "any", "tool", "none"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// With `tool`.
@@ -190,6 +218,7 @@ pub struct ToolChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Thinking {
     /// `enabled`, `adaptive` or `disabled`.
+    #[schemars(extend("enum" = ["enabled", "adaptive", "disabled"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// Most tokens to think.
@@ -205,9 +234,11 @@ pub struct MessagesResponse {
     /// Id of this message.
     pub id: String,
     /// `message`.
+    #[schemars(extend("enum" = ["message"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// `assistant`.
+    #[schemars(extend("enum" = ["assistant"]))]
     pub role: String,
     /// Model id.
     pub model: String,
@@ -348,6 +379,7 @@ pub struct MessageEnd {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// `error`.
+    #[schemars(extend("enum" = ["error"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// What went wrong.

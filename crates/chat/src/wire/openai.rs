@@ -101,7 +101,8 @@ pub struct ChatRequest {
 /// One message as sent; which fields belong to which role is checked later.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
-    /// `system`, `user`, `assistant`, `tool`, or anything a client invents.
+    /// Whose words they are; `developer` means `system`.
+    #[schemars(extend("enum" = ["system", "developer", "user", "assistant", "tool"]))]
     pub role: String,
     /// Text, parts, or null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,6 +144,7 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// `text` is the only kind this model reads.
+    #[schemars(extend("enum" = ["text"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// The text of a `text` part.
@@ -160,6 +162,7 @@ pub struct ToolCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// `function`; missing means the same.
+    #[schemars(extend("enum" = ["function", null]))]
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// What is called.
@@ -189,10 +192,11 @@ pub struct Tool(pub Map<String, Value>);
 )]
 pub enum ToolChoice {
     /// `auto`, `none` or `required`.
-    Word(String),
+    Word(#[schemars(extend("enum" = ["auto", "none", "required"]))] String),
     /// One named tool.
     Named {
         /// `function`.
+        #[schemars(extend("enum" = ["function"]))]
         #[serde(rename = "type")]
         kind: String,
         /// Which one.
@@ -211,6 +215,7 @@ pub struct FunctionName {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseFormat {
     /// `text`, `json_object` or `json_schema`.
+    #[schemars(extend("enum" = ["text", "json_object", "json_schema"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// With `json_schema`.
@@ -247,9 +252,11 @@ pub struct StreamOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Thinking {
     /// `enabled` or `disabled`.
+    #[schemars(extend("enum" = ["enabled", "disabled"]))]
     #[serde(rename = "type")]
     pub kind: String,
     /// `all` keeps the reasoning of the whole history.
+    #[schemars(extend("enum" = ["all", null]))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<String>,
 }
@@ -286,6 +293,7 @@ pub struct ChatResponse {
     /// Id of this completion.
     pub id: String,
     /// `chat.completion`.
+    #[schemars(extend("enum" = ["chat.completion"]))]
     pub object: String,
     /// Unix time in seconds.
     pub created: u64,
@@ -319,6 +327,7 @@ pub struct Choice {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResponseMessage {
     /// `assistant`.
+    #[schemars(extend("enum" = ["assistant"]))]
     pub role: String,
     /// The answer.
     pub content: Option<String>,
@@ -430,6 +439,7 @@ pub struct ChatChunk {
     /// Id of this completion, the same in every chunk.
     pub id: String,
     /// `chat.completion.chunk`.
+    #[schemars(extend("enum" = ["chat.completion.chunk"]))]
     pub object: String,
     /// Unix time in seconds.
     pub created: u64,

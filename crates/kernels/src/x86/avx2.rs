@@ -1,8 +1,10 @@
 //! AVX2 with FMA and F16C: 16 lanes in two registers; 8-bit products by `maddubs`, then `madd`.
 //!
-//! One row of weights (decode) goes eight groups at a time, a tile of rows (prefill) transposed so that lanes are rows
-//! of weights; nibbles stay raw and unsigned, so that eight pairs of products fit 16 bits before they are widened.
+//! For few rows of x (decode) a row of weights goes eight groups at a time, for many (prefill) a tile of rows is
+//! transposed so that lanes are rows of weights; nibbles stay raw and unsigned, so that eight pairs of products fit 16
+//! bits before they are widened.
 
+use super::{AHEAD, prefetch};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
 use crate::reference::{TILE_ROWS, stored_width};
@@ -27,6 +29,8 @@ macro_rules! per_half {
 }
 
 impl Lanes for F32x16 {
+    const IS_WIDE: bool = false;
+
     per_half! {
         fn add = _mm256_add_ps;
         fn sub = _mm256_sub_ps;
@@ -80,6 +84,11 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(ptr: *const u8) {
+        prefetch::<1>(ptr);
+    }
+
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: arithmetic only.
         unsafe { F32x16(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
@@ -109,6 +118,18 @@ impl Lanes for F32x16 {
         // SAFETY: arithmetic only.
         unsafe { fold8(_mm256_add_ps(self.0, self.1)) }
     }
+
+    #[inline(always)]
+    unsafe fn fold_tile(sums: [Self; LANES]) -> Self {
+        // SAFETY: arithmetic only; the loads read 16 values.
+        unsafe {
+            let mut folded = [0.0f32; LANES];
+            for i in 0..LANES {
+                folded[i] = sums[4 * (i % 4) + i / 4].fold_add();
+            }
+            Self::load(folded.as_ptr())
+        }
+    }
 }
 
 /// Fold eight lanes by halves: 8, 4, 2, 1.
@@ -128,8 +149,8 @@ super::f32_ops!(F32x16, "avx2,fma,f16c");
 const GROUPS: usize = 8;
 /// Rows of weights whose words fill a register.
 const ROWS: usize = 8;
-/// Rows of x that a tile serves at a time.
-const TILE_X: usize = 8;
+/// Rows of x that a tile serves at a time: their running sums stay in the first-level cache.
+const TILE_X: usize = 16;
 /// Groups whose bytes fill a register.
 const PAIR: usize = 2;
 
@@ -149,16 +170,23 @@ trait Codes: Copy {
     unsafe fn correction(minus_eight_sums: __m256i) -> __m256i;
     /// Scales of groups `group..group + n` of row `row`, the other lanes zero.
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256;
+    /// Ask for what stands [`AHEAD`] of the 8 groups from `group`.
+    fn prefetch(self, row: usize, group: usize);
 }
 
-/// The first `n <= 8` values, the other lanes zero.
+/// `n <= 8` BF16 scales, the other lanes zero.
 #[inline(always)]
-unsafe fn load_part(from: *const f32, n: usize) -> __m256 {
-    let mut buf = [0.0f32; 8];
-    // SAFETY: `n` values are readable by the caller.
+unsafe fn load_scales(from: *const u16, n: usize) -> __m256 {
+    // SAFETY: `n` scales are readable by the caller.
     unsafe {
-        std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), n);
-        _mm256_loadu_ps(buf.as_ptr())
+        let bits = if n == GROUPS {
+            _mm_loadu_si128(from.cast())
+        } else {
+            let mut buf = [0u16; GROUPS];
+            std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), n);
+            _mm_loadu_si128(buf.as_ptr().cast())
+        };
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
     }
 }
 
@@ -228,21 +256,24 @@ impl Codes for Int4<'_> {
     #[inline(always)]
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256 {
         // SAFETY: `n` scales from `group` of this row are in bounds by the caller; bf16 is its bits.
-        unsafe {
-            let mut buf = [0u16; 8];
-            let from = self.scales.as_ptr().add(row * self.n_groups + group).cast::<u16>();
-            std::ptr::copy_nonoverlapping(from, buf.as_mut_ptr(), n);
-            let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(buf.as_ptr().cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        unsafe { load_scales(self.scales.as_ptr().add(row * self.n_groups + group).cast(), n) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, group: usize) {
+        let at = row * self.n_groups + group;
+        prefetch::<2>(self.packed.as_ptr().wrapping_add(at * GROUP / 2 + AHEAD));
+        if group.is_multiple_of(4 * GROUPS) {
+            prefetch::<1>(self.scales.as_ptr().wrapping_add(at + AHEAD / (GROUP / 2)).cast());
         }
     }
 }
 
-/// Signed bytes in stored order with `f32` scales: rows of `n_groups` groups in whole quads.
+/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups in whole quads.
 #[derive(Clone, Copy)]
 struct Int8<'a> {
     codes: &'a [i8],
-    scales: &'a [f32],
+    scales: &'a [bf16],
     n_groups: usize,
 }
 
@@ -302,8 +333,18 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m256 {
-        // SAFETY: `n` scales from `group` of this row are in bounds by the caller.
-        unsafe { load_part(self.scales.as_ptr().add(row * self.n_groups + group), n) }
+        // SAFETY: `n` scales from `group` of this row are in bounds by the caller; bf16 is its bits.
+        unsafe { load_scales(self.scales.as_ptr().add(row * self.n_groups + group).cast(), n) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, group: usize) {
+        let at = row * stored_width(self.n_groups * GROUP) + group * GROUP;
+        prefetch::<4>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
+        if group.is_multiple_of(4 * GROUPS) {
+            let scale = row * self.n_groups + group + AHEAD / GROUP;
+            prefetch::<1>(self.scales.as_ptr().wrapping_add(scale).cast());
+        }
     }
 }
 
@@ -325,29 +366,32 @@ unsafe fn group_sums(pairs: [__m256i; 4]) -> __m256i {
     }
 }
 
-/// Rows of x with one row of weights, weights unpacked once for all of them.
+/// Products of `T` rows of x with one row of weights, weights unpacked once for all of them.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    assert!(
-        x.len() == T && x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP)
-    );
+unsafe fn row_dots<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>; T],
+    w: C,
+    row: usize,
+    n_groups: usize,
+) -> [f32; T] {
     // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has `n_groups` groups.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; T];
         for base in (0..n_groups).step_by(GROUPS) {
             let n = GROUPS.min(n_groups - base);
+            w.prefetch(row, base);
             let mut parts = [[_mm256_setzero_si256(); 4]; T];
             for i in 0..n.div_ceil(PAIR) {
                 let pair = base / PAIR + i;
-                let codes = C::split(w.raw(0, pair));
+                let codes = C::split(w.raw(row, pair));
                 for t in 0..T {
                     let from = x[t].codes.as_ptr().add(pair_position(pair));
                     let x = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(QUAD / 2).cast())];
                     parts[t][i] = C::sums(codes, x);
                 }
             }
-            let scales = w.scales(0, base, n);
+            let scales = w.scales(row, base, n);
             for t in 0..T {
                 let corrections = _mm256_loadu_si256(x[t].corrections.as_ptr().add(base).cast());
                 let total = _mm256_add_epi32(group_sums(parts[t]), C::correction(corrections));
@@ -356,20 +400,43 @@ unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups
                 *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, *sum);
             }
         }
+        let mut dots = [0.0; T];
         for t in 0..T {
-            out[t] = fold8(_mm256_add_ps(sums[t][0], sums[t][1]));
+            dots[t] = fold8(_mm256_add_ps(sums[t][0], sums[t][1]));
+        }
+        dots
+    }
+}
+
+/// `T` rows of x with up to 16 rows of weights, one after the other.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn band_of<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>],
+    w: C,
+    n_rows: usize,
+    n_groups: usize,
+    out: &mut [f32],
+) {
+    assert!(x.len() == T && out.len() == T * n_rows && x.iter().all(|x| x.holds(n_groups)));
+    let x: [QuantRow<'_>; T] = std::array::from_fn(|t| x[t]);
+    for row in 0..n_rows {
+        // SAFETY: rows of x hold `n_groups` groups by the assertion, `w` has `n_rows` rows of them by the caller.
+        let dots = unsafe { row_dots::<C, T>(&x, w, row, n_groups) };
+        for t in 0..T {
+            out[t * n_rows + row] = dots[t];
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dots<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks(2).zip(out.chunks_mut(2)) {
+unsafe fn band<C: Codes>(x: &[QuantRow<'_>], w: C, n_rows: usize, n_groups: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks(2).zip(out.chunks_mut(2 * n_rows)) {
         // SAFETY: features and lengths are the caller's contract.
         unsafe {
             match x.len() {
-                2 => dots_tile::<C, 2>(x, w, n_groups, out),
-                _ => dots_tile::<C, 1>(x, w, n_groups, out),
+                2 => band_of::<C, 2>(x, w, n_rows, n_groups, out),
+                _ => band_of::<C, 1>(x, w, n_rows, n_groups, out),
             }
         }
     }
@@ -409,8 +476,8 @@ type Sums = [__m256; LANES];
 #[inline(always)]
 unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, first: usize, n_groups: usize, out: &mut [f32]) {
     assert!(x.len() <= TILE_X && out.len() == x.len() * TILE_ROWS);
-    assert!(x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP));
-    // SAFETY: as in `dots_tile`, for each of the rows of `w`.
+    assert!(x.iter().all(|x| x.holds(n_groups)));
+    // SAFETY: as in `row_dots`, for each of the rows of `w`.
     unsafe {
         let mut sums: [Sums; TILE_X] = [[_mm256_setzero_ps(); LANES]; TILE_X];
         for base in (0..n_groups).step_by(GROUPS) {
@@ -487,43 +554,21 @@ unsafe fn tile<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f
     }
 }
 
-/// See [`crate::reference::dots_q4`].
+/// See [`crate::reference::integer_multiply_adds`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn dots_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
-    let n_groups = scales.len();
-    assert_eq!(packed.len(), n_groups * GROUP / 2);
-    // SAFETY: the features are enabled here; the row holds a group of bytes for every scale.
-    unsafe { dots(x, Int4 { packed, scales, n_groups }, n_groups, out) }
+pub(crate) fn integer_multiply_adds(rounds: usize) -> usize {
+    let (factor, ones) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));
+    let mut values = [_mm256_set1_epi32(1); 12];
+    for _ in 0..rounds {
+        values.iter_mut().for_each(|v| {
+            let sums = _mm256_madd_epi16(_mm256_maddubs_epi16(*v, factor), ones);
+            *v = _mm256_add_epi32(*v, sums);
+        });
+    }
+    std::hint::black_box(values);
+    rounds * values.len() * size_of::<__m256i>()
 }
 
-/// See [`crate::reference::dots_q8`].
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn dots_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
-    let n_groups = scales.len();
-    assert_eq!(codes.len(), stored_width(n_groups * GROUP));
-    // SAFETY: the features are enabled here; the row holds whole quads for its scales.
-    unsafe { dots(x, Int8 { codes, scales, n_groups }, n_groups, out) }
-}
-
-/// See [`crate::reference::tile_q4`].
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn tile_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
-    let n_groups = scales.len() / TILE_ROWS;
-    assert_eq!((packed.len(), scales.len()), (TILE_ROWS * n_groups * GROUP / 2, TILE_ROWS * n_groups));
-    // SAFETY: the features are enabled here; 16 rows hold a group of bytes for every scale.
-    unsafe { tile(x, Int4 { packed, scales, n_groups }, n_groups, out) }
-}
-
-/// See [`crate::reference::tile_q8`].
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn tile_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
-    let n_groups = scales.len() / TILE_ROWS;
-    assert_eq!(
-        (codes.len(), scales.len()),
-        (TILE_ROWS * stored_width(n_groups * GROUP), TILE_ROWS * n_groups)
-    );
-    // SAFETY: the features are enabled here; 16 rows hold whole quads for their scales.
-    unsafe { tile(x, Int8 { codes, scales, n_groups }, n_groups, out) }
-}
+super::integer_ops!("avx2,fma,f16c");
 
 const _: () = assert!(TILE_ROWS == 2 * ROWS && LANES == 2 * GROUPS);

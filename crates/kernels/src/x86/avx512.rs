@@ -1,16 +1,20 @@
 //! AVX-512 F, BW, VL and VNNI: 16 lanes in one register; 8-bit products summed by fours in one instruction.
 //!
-//! One row of weights (decode) goes four quads at a time: a quad's nibbles come apart with one shift and two masks,
-//! and a small tree of shuffles leaves 16 group sums in the 16 lanes of the definition. A tile of 16 rows (prefill)
-//! is transposed so that lanes are rows of weights: eight instructions then make 16 group sums without a shuffle.
+//! For few rows of x (decode) a row of weights goes four quads at a time: a quad's nibbles come apart with one shift
+//! and two masks, and a small tree of shuffles leaves 16 group sums in the 16 lanes of the definition. For many
+//! (prefill) a tile of 16 rows is transposed so that lanes are rows of weights: eight instructions then make 16 group
+//! sums without a shuffle.
 
-use super::avx2;
+use super::{AHEAD, avx2, prefetch};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
 use crate::reference::{TILE_ROWS, stored_width};
+use crate::simd::store;
 use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 use std::arch::x86_64::*;
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 /// Sixteen lanes.
 #[derive(Clone, Copy)]
@@ -29,6 +33,8 @@ macro_rules! whole {
 }
 
 impl Lanes for F32x16 {
+    const IS_WIDE: bool = true;
+
     whole! {
         fn add = _mm512_add_ps;
         fn sub = _mm512_sub_ps;
@@ -72,6 +78,11 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(ptr: *const u8) {
+        prefetch::<1>(ptr);
+    }
+
+    #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
         // SAFETY: arithmetic only.
         unsafe { F32x16(_mm512_fmadd_ps(self.0, b.0, c.0)) }
@@ -101,14 +112,40 @@ impl Lanes for F32x16 {
             avx2::fold8(_mm256_add_ps(low, high))
         }
     }
+
+    #[inline(always)]
+    unsafe fn fold_tile(sums: [Self; LANES]) -> Self {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let mut eights = [_mm512_setzero_ps(); 8];
+            for i in 0..8 {
+                let (a, b) = (sums[2 * i].0, sums[2 * i + 1].0);
+                eights[i] =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+            }
+            let mut fours = [_mm512_setzero_ps(); 4];
+            for i in 0..4 {
+                let (a, b) = (eights[2 * i], eights[2 * i + 1]);
+                fours[i] =
+                    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            }
+            let mut twos = [_mm512_setzero_ps(); 2];
+            for i in 0..2 {
+                let (a, b) = (fours[2 * i], fours[2 * i + 1]);
+                twos[i] = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b));
+            }
+            let [a, b] = twos;
+            F32x16(_mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b)))
+        }
+    }
 }
 
 super::f32_ops!(F32x16, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// Groups whose sums fill a register: four quads.
 const GROUPS: usize = LANES;
-/// Rows of x that a tile serves in registers.
-const TILE_X: usize = 8;
+/// Rows of x that a tile serves at a time: their running sums stay in the first-level cache.
+const TILE_X: usize = 16;
 
 /// Weights of one or more rows as bytes, and how they meet 8-bit activations.
 trait Codes: Copy {
@@ -123,6 +160,8 @@ trait Codes: Copy {
     unsafe fn correction(minus_eight_sums: __m512i) -> __m512i;
     /// Scales of groups `group..group + n` of row `row`, the other lanes zero.
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m512;
+    /// Ask for what stands [`AHEAD`] of the 16 groups from `group`.
+    fn prefetch(self, row: usize, group: usize);
 }
 
 /// Packed INT4 with BF16 scales: rows of `n_groups` groups.
@@ -170,16 +209,30 @@ impl Codes for Int4<'_> {
         // SAFETY: `n` scales from `group` of this row are in bounds by the caller; bf16 is its bits.
         unsafe {
             let from = self.scales.as_ptr().add(row * self.n_groups + group).cast::<u16>();
-            if n == GROUPS { F32x16::load_bf16(from).0 } else { F32x16::load_part_bf16(from, n).0 }
+            load_scales(from, n)
         }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, group: usize) {
+        let at = row * self.n_groups + group;
+        prefetch::<4>(self.packed.as_ptr().wrapping_add(at * GROUP / 2 + AHEAD));
+        prefetch::<1>(self.scales.as_ptr().wrapping_add(at + AHEAD / (GROUP / 2)).cast());
     }
 }
 
-/// Signed bytes in stored order with `f32` scales: rows of `n_groups` groups in whole quads.
+/// `n <= 16` scales, the other lanes zero.
+#[inline(always)]
+unsafe fn load_scales(from: *const u16, n: usize) -> __m512 {
+    // SAFETY: `n` scales are readable by the caller.
+    unsafe { if n == GROUPS { F32x16::load_bf16(from).0 } else { F32x16::load_part_bf16(from, n).0 } }
+}
+
+/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups in whole quads.
 #[derive(Clone, Copy)]
 struct Int8<'a> {
     codes: &'a [i8],
-    scales: &'a [f32],
+    scales: &'a [bf16],
     n_groups: usize,
 }
 
@@ -210,11 +263,16 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m512 {
-        // SAFETY: `n` scales from `group` of this row are in bounds by the caller.
-        unsafe {
-            let from = self.scales.as_ptr().add(row * self.n_groups + group);
-            if n == GROUPS { F32x16::load(from).0 } else { F32x16::load_part(from, n).0 }
-        }
+        // SAFETY: `n` scales from `group` of this row are in bounds by the caller; bf16 is its bits.
+        unsafe { load_scales(self.scales.as_ptr().add(row * self.n_groups + group).cast(), n) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, row: usize, group: usize) {
+        let at = row * stored_width(self.n_groups * GROUP) + group * GROUP;
+        prefetch::<8>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
+        let scale = row * self.n_groups + group + AHEAD / GROUP;
+        prefetch::<1>(self.scales.as_ptr().wrapping_add(scale).cast());
     }
 }
 
@@ -231,22 +289,25 @@ unsafe fn group_sums(quads: [__m512i; 4]) -> __m512i {
     }
 }
 
-/// Rows of x with one row of weights, weights unpacked once for all of them.
+/// Running sums of `T` rows of x with one row of weights, weights unpacked once for all of them.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    assert!(
-        x.len() == T && x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP)
-    );
+unsafe fn row_sums<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>; T],
+    w: C,
+    row: usize,
+    n_groups: usize,
+) -> [__m512; T] {
     // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has `n_groups` groups.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
         for base in (0..n_groups).step_by(GROUPS) {
             let n = GROUPS.min(n_groups - base);
+            w.prefetch(row, base);
             let mut parts = [[_mm512_setzero_si512(); 4]; T];
             for i in 0..n.div_ceil(4) {
                 let quad = base / 4 + i;
-                let codes = C::split(w.raw(0, quad, n_groups));
+                let codes = C::split(w.raw(row, quad, n_groups));
                 for t in 0..T {
                     let from = x[t].codes.as_ptr().add(quad * QUAD);
                     let even = _mm512_loadu_si512(from.cast());
@@ -255,7 +316,7 @@ unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups
                     parts[t][i] = _mm512_dpbusd_epi32(part, codes[1], odd);
                 }
             }
-            let scales = w.scales(0, base, n);
+            let scales = w.scales(row, base, n);
             for t in 0..T {
                 let corrections = _mm512_loadu_si512(x[t].corrections.as_ptr().add(base).cast());
                 let total = _mm512_add_epi32(group_sums(parts[t]), C::correction(corrections));
@@ -263,22 +324,48 @@ unsafe fn dots_tile<C: Codes, const T: usize>(x: &[QuantRow<'_>], w: C, n_groups
                 sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), both, sums[t]);
             }
         }
+        sums
+    }
+}
+
+/// `T` rows of x with up to 16 rows of weights, one after the other.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn band_of<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>],
+    w: C,
+    n_rows: usize,
+    n_groups: usize,
+    out: &mut [f32],
+) {
+    assert!(n_rows <= TILE_ROWS && x.len() == T && out.len() == T * n_rows);
+    assert!(x.iter().all(|x| x.holds(n_groups)));
+    let x: [QuantRow<'_>; T] = std::array::from_fn(|t| x[t]);
+    // SAFETY: rows of x hold `n_groups` groups by the assertion, `w` has `n_rows` rows of them by the caller.
+    unsafe {
+        let mut sums = [[F32x16(_mm512_setzero_ps()); TILE_ROWS]; T];
+        for row in 0..n_rows {
+            let row_sums = row_sums::<C, T>(&x, w, row, n_groups);
+            for t in 0..T {
+                sums[t][4 * (row % 4) + row / 4] = F32x16(row_sums[t]);
+            }
+        }
         for t in 0..T {
-            out[t] = F32x16(sums[t]).fold_add();
+            store(F32x16::fold_tile(sums[t]), out.as_mut_ptr().add(t * n_rows), n_rows);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn dots<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks(4).zip(out.chunks_mut(4)) {
+unsafe fn band<C: Codes>(x: &[QuantRow<'_>], w: C, n_rows: usize, n_groups: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks(4).zip(out.chunks_mut(4 * n_rows)) {
         // SAFETY: features and lengths are the caller's contract.
         unsafe {
             match x.len() {
-                4 => dots_tile::<C, 4>(x, w, n_groups, out),
-                3 => dots_tile::<C, 3>(x, w, n_groups, out),
-                2 => dots_tile::<C, 2>(x, w, n_groups, out),
-                _ => dots_tile::<C, 1>(x, w, n_groups, out),
+                4 => band_of::<C, 4>(x, w, n_rows, n_groups, out),
+                3 => band_of::<C, 3>(x, w, n_rows, n_groups, out),
+                2 => band_of::<C, 2>(x, w, n_rows, n_groups, out),
+                _ => band_of::<C, 1>(x, w, n_rows, n_groups, out),
             }
         }
     }
@@ -326,47 +413,127 @@ unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
 /// Running sums of one row of x with 16 rows of weights: 16 rows for each of the 16 lanes of the definition.
 type Sums = [__m512; LANES];
 
-/// Up to [`TILE_X`] rows of x with 16 rows of weights, lanes across the rows of weights.
-#[inline(always)]
-unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    assert!(x.len() <= TILE_X && out.len() == x.len() * TILE_ROWS);
-    assert!(x.iter().all(|x| x.scales.len() >= n_groups && x.codes.len() >= n_groups * GROUP));
-    // SAFETY: as in `dots_tile`, for each of the 16 rows of `w`.
-    unsafe {
-        let mut sums: [Sums; TILE_X] = [[_mm512_setzero_ps(); LANES]; TILE_X];
+/// Words of one group of 16 rows: even and odd codes of four columns each.
+type Words = [[__m512i; 2]; 4];
+
+/// Run a block for each group of a tile: its words and scales, each register the 16 rows of weights. (A closure would
+/// not have the features of the function around it.)
+macro_rules! for_each_group {
+    ($codes:ty, ($w:expr, $n_groups:expr), |$group:ident, $words:ident, $scales:ident| $block:block) => {
+        let (w, n_groups): ($codes, usize) = ($w, $n_groups);
         for base in (0..n_groups).step_by(GROUPS) {
             let n = GROUPS.min(n_groups - base);
-            let scales = transpose(std::array::from_fn(|row| _mm512_castps_si512(w.scales(row, base, n))));
+            let mut scales = [_mm512_setzero_si512(); 16];
+            for row in 0..16 {
+                scales[row] = _mm512_castps_si512(w.scales(row, base, n));
+            }
+            let scales = transpose(scales);
             for quad in base / 4..(base + n).div_ceil(4) {
-                let raw: [[__m512i; 2]; 16] = std::array::from_fn(|row| w.raw(row, quad, n_groups));
-                let first = transpose(raw.map(|raw| raw[0]));
-                let second = if C::TWO_WORDS { transpose(raw.map(|raw| raw[1])) } else { first };
+                let mut raw = [[_mm512_setzero_si512(); 16]; 2];
+                for row in 0..16 {
+                    [raw[0][row], raw[1][row]] = w.raw(row, quad, n_groups);
+                }
+                let first = transpose(raw[0]);
+                let second = if <$codes>::TWO_WORDS { transpose(raw[1]) } else { first };
                 for i in 0..4.min(n_groups - quad * 4) {
-                    let group = quad * 4 + i;
-                    let words: [[__m512i; 2]; 4] =
-                        std::array::from_fn(|word| C::split([first[4 * i + word], second[4 * i + word]]));
-                    let scales = _mm512_castsi512_ps(scales[group % GROUPS]);
-                    tile_group::<C>(x, &words, quad * QUAD + i * (GROUP / 2), group, scales, &mut sums);
+                    let $group = quad * 4 + i;
+                    let mut $words: Words = [[_mm512_setzero_si512(); 2]; 4];
+                    for word in 0..4 {
+                        $words[word] = <$codes>::split([first[4 * i + word], second[4 * i + word]]);
+                    }
+                    let $scales = _mm512_castsi512_ps(scales[$group % GROUPS]);
+                    $block
                 }
             }
         }
-        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(sums) {
-            _mm512_storeu_ps(out.as_mut_ptr(), fold_lanes(sums));
+    };
+}
+
+/// Running sums of up to [`TILE_X`] rows of x.
+type TileSums = [MaybeUninit<Sums>; TILE_X];
+
+/// Sums of `n` rows, zero.
+#[inline(always)]
+unsafe fn clear(sums: &mut TileSums, n: usize) {
+    for sums in &mut sums[..n] {
+        // SAFETY: arithmetic only.
+        sums.write(unsafe { [_mm512_setzero_ps(); LANES] });
+    }
+}
+
+/// Fold the sums of every row of `out`, whose sums were cleared before.
+#[inline(always)]
+unsafe fn fold_sums(sums: &TileSums, out: &mut [f32]) {
+    for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(sums) {
+        // SAFETY: initialised by `clear`.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), fold_lanes(sums.assume_init())) };
+    }
+}
+
+/// Up to [`TILE_X`] rows of x with 16 rows of weights, lanes across the rows of weights.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn tile_once<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
+    let mut sums: TileSums = [const { MaybeUninit::uninit() }; TILE_X];
+    // SAFETY: the caller's contract.
+    unsafe {
+        clear(&mut sums, x.len());
+        for_each_group!(C, (w, n_groups), |group, words, scales| {
+            tile_group::<C>(x, &words, group, scales, &mut sums);
+        });
+        fold_sums(&sums, out);
+    }
+}
+
+/// A group of a tile, unpacked.
+#[derive(Clone, Copy)]
+struct Unpacked {
+    words: Words,
+    scales: __m512,
+}
+
+thread_local! {
+    /// The tile that [`tile_often`] unpacks once for many rows of x.
+    static UNPACKED: RefCell<Vec<Unpacked>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Many rows of x with 16 rows of weights, unpacked once.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn tile_often<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
+    let mut unpacked = UNPACKED.take();
+    unpacked.clear();
+    unpacked.reserve(n_groups);
+    let mut sums: TileSums = [const { MaybeUninit::uninit() }; TILE_X];
+    // SAFETY: the caller's contract.
+    unsafe {
+        for_each_group!(C, (w, n_groups), |_group, words, scales| {
+            unpacked.push(Unpacked { words, scales });
+        });
+        for (x, out) in x.chunks(TILE_X).zip(out.chunks_mut(TILE_X * TILE_ROWS)) {
+            clear(&mut sums, x.len());
+            for (group, unpacked) in unpacked.iter().enumerate() {
+                let Unpacked { words, scales } = *unpacked;
+                tile_group::<C>(x, &words, group, scales, &mut sums);
+            }
+            fold_sums(&sums, out);
         }
     }
+    UNPACKED.set(unpacked);
 }
 
 /// One group of 16 rows of weights with every row of x.
 #[inline(always)]
 unsafe fn tile_group<C: Codes>(
     x: &[QuantRow<'_>],
-    words: &[[__m512i; 2]; 4],
-    at: usize,
+    words: &Words,
     group: usize,
     scales: __m512,
-    sums: &mut [Sums; TILE_X],
+    sums: &mut TileSums,
 ) {
-    // SAFETY: 16 even codes at `at` and 16 odd ones half a quad further are in bounds by the caller.
+    let at = group / 4 * QUAD + group % 4 * (GROUP / 2);
+    // SAFETY: 16 even codes at `at` and 16 odd ones half a quad further are in bounds by the caller, who has made sums
+    // for as many rows.
     unsafe {
         for (t, x) in x.iter().enumerate() {
             let from = x.codes.as_ptr().add(at);
@@ -380,7 +547,7 @@ unsafe fn tile_group<C: Codes>(
             }
             let total = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
             let both = _mm512_mul_ps(scales, _mm512_set1_ps(*x.scales.get_unchecked(group)));
-            let sum = sums.get_unchecked_mut(t).get_unchecked_mut(group % LANES);
+            let sum = sums.get_unchecked_mut(t).assume_init_mut().get_unchecked_mut(group % LANES);
             *sum = _mm512_fmadd_ps(total, both, *sum);
         }
     }
@@ -402,47 +569,23 @@ unsafe fn fold_lanes(mut lanes: Sums) -> __m512 {
 
 #[inline(always)]
 unsafe fn tile<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks(TILE_X).zip(out.chunks_mut(TILE_X * TILE_ROWS)) {
-        // SAFETY: the caller's contract.
-        unsafe { tile_block(x, w, n_groups, out) }
+    assert!(out.len() == x.len() * TILE_ROWS && x.iter().all(|x| x.holds(n_groups)));
+    // SAFETY: rows of x hold `n_groups` groups; `w` has 16 rows of them by the caller.
+    unsafe {
+        if x.len() <= TILE_X { tile_once(x, w, n_groups, out) } else { tile_often(x, w, n_groups, out) }
     }
 }
 
-/// See [`crate::reference::dots_q4`].
+/// See [`crate::reference::integer_multiply_adds`].
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(crate) fn dots_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
-    let n_groups = scales.len();
-    assert_eq!(packed.len(), n_groups * GROUP / 2);
-    // SAFETY: the features are enabled here; the row holds a group of bytes for every scale.
-    unsafe { dots(x, Int4 { packed, scales, n_groups }, n_groups, out) }
+pub(crate) fn integer_multiply_adds(rounds: usize) -> usize {
+    let factor = _mm512_set1_epi8(3);
+    let mut values = [_mm512_set1_epi32(1); 12];
+    for _ in 0..rounds {
+        values.iter_mut().for_each(|v| *v = _mm512_dpbusd_epi32(*v, *v, factor));
+    }
+    std::hint::black_box(values);
+    rounds * values.len() * size_of::<__m512i>()
 }
 
-/// See [`crate::reference::dots_q8`].
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(crate) fn dots_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
-    let n_groups = scales.len();
-    assert_eq!(codes.len(), stored_width(n_groups * GROUP));
-    // SAFETY: the features are enabled here; the row holds whole quads for its scales.
-    unsafe { dots(x, Int8 { codes, scales, n_groups }, n_groups, out) }
-}
-
-/// See [`crate::reference::tile_q4`].
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(crate) fn tile_q4(x: &[QuantRow<'_>], packed: &[u8], scales: &[bf16], out: &mut [f32]) {
-    let n_groups = scales.len() / TILE_ROWS;
-    assert_eq!((packed.len(), scales.len()), (TILE_ROWS * n_groups * GROUP / 2, TILE_ROWS * n_groups));
-    // SAFETY: the features are enabled here; 16 rows hold a group of bytes for every scale.
-    unsafe { tile(x, Int4 { packed, scales, n_groups }, n_groups, out) }
-}
-
-/// See [`crate::reference::tile_q8`].
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(crate) fn tile_q8(x: &[QuantRow<'_>], codes: &[i8], scales: &[f32], out: &mut [f32]) {
-    let n_groups = scales.len() / TILE_ROWS;
-    assert_eq!(
-        (codes.len(), scales.len()),
-        (TILE_ROWS * stored_width(n_groups * GROUP), TILE_ROWS * n_groups)
-    );
-    // SAFETY: the features are enabled here; 16 rows hold whole quads for their scales.
-    unsafe { tile(x, Int8 { codes, scales, n_groups }, n_groups, out) }
-}
+super::integer_ops!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");

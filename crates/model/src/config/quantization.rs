@@ -14,13 +14,15 @@ pub struct Quantization {
     pub group_size: usize,
 }
 
-/// The only packing that is read.
-const PACKED_INT4: Quantization = Quantization { num_bits: 4, group_size: 32 };
+const PACKED_INT4: Quantization = Quantization::INT4;
 
 const READS: &str =
     "Perilune reads compressed-tensors `pack-quantized` INT4 with group size 32, or plain BF16 and F32";
 
 impl Quantization {
+    /// The only packing that is read.
+    pub const INT4: Quantization = Quantization { num_bits: 4, group_size: 32 };
+
     pub(crate) fn from_fields(config: &Fields<'_>) -> Result<Option<Quantization>, ConfigProblem> {
         let Some(quantization) = config.object("quantization_config")? else { return Ok(None) };
         check_method(&quantization)?;

@@ -1,20 +1,23 @@
 //! `bench`: how fast this machine runs a model, beside what the machine itself can do.
 
+mod parts;
+mod projection;
+
 use super::memory::Memory;
 use super::open::{RunArgs, check_context, parse_threads};
-use crate::terminal::{print, print_json};
+use crate::terminal::{parse_size, print, print_json};
 use anyhow::{bail, ensure};
 use clap::Args;
+use parts::{Cached, Clock, Part};
 use perilune_kernels::cpu::{Cpu, Isa};
 use perilune_kernels::probe;
-use perilune_kernels::router::{Chosen, arg_max};
+use perilune_kernels::router::arg_max;
 use perilune_model::cache::Cache;
-use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Probe, Segment, Wanted, Workspace};
-use perilune_model::layout::{self, Kind};
+use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Segment, Wanted, Workspace};
 use perilune_model::solo::{PREFILL_CHUNK, Solo};
-use perilune_model::weights::{Dense, Mlp};
+use perilune_model::weights::Dense;
+use projection::{Projection, Target};
 use serde::Serialize;
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -44,6 +47,9 @@ pub(crate) struct BenchArgs {
     /// Sequences decoded together
     #[arg(long, value_name = "B,..", value_delimiter = ',', default_values_t = [1])]
     batch: Vec<usize>,
+    /// Tokens cached before each prompt, noise that is not computed: what a long context costs
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [0])]
+    cached: Vec<usize>,
     /// Thread counts to measure instead of --threads
     #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = parse_threads)]
     thread_counts: Vec<usize>,
@@ -53,6 +59,19 @@ pub(crate) struct BenchArgs {
     /// Tokens on which the fast path is compared with the exact one; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 32)]
     accuracy: usize,
+    /// Say how fast a model of this many layers would decode, from the time of each part here [default: the 61 of Kimi
+    /// K2 Thinking]
+    #[arg(long, value_name = "LAYERS", num_args = 0..=1, default_missing_value = "61")]
+    project: Option<usize>,
+    /// Its vocabulary [default: K2's 163840 for 61 layers, else this checkpoint's]
+    #[arg(long, value_name = "V", requires = "project")]
+    project_vocab: Option<usize>,
+    /// Its cached tokens [default: as measured]
+    #[arg(long, value_name = "N", requires = "project")]
+    project_context: Option<usize>,
+    /// Project on a machine that reads this much, too, such as 400GB/s
+    #[arg(long, value_name = "SPEED", requires = "project", value_parser = parse_bandwidth)]
+    bandwidth: Option<u64>,
     /// List the kernels of this build, what this machine runs and what was verified, and stop
     #[arg(long)]
     kernels: bool,
@@ -69,6 +88,8 @@ struct Report {
     dense: Dense,
     limits: Vec<Limits>,
     runs: Vec<Measurement>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    projections: Vec<Projection>,
     accuracy: Option<Accuracy>,
     memory: Memory,
 }
@@ -79,12 +100,15 @@ struct Limits {
     threads: usize,
     read_gb_per_s: f64,
     f32_gflop_per_s: f64,
+    int8_gop_per_s: f64,
 }
 
 #[derive(Serialize)]
 struct Measurement {
     threads: usize,
+    cached: usize,
     prompt: usize,
+    decode: usize,
     batch: usize,
     prefill_tokens_per_s: f64,
     prefill_gop_per_s: f64,
@@ -92,6 +116,8 @@ struct Measurement {
     decode_gb_per_s: f64,
     decode_share_of_read_limit: f64,
     bytes_per_step: u64,
+    prefill_parts: Vec<Part>,
+    decode_parts: Vec<Part>,
 }
 
 /// The fast path against the exact one.
@@ -130,6 +156,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         dense,
         limits: Vec::new(),
         runs: Vec::new(),
+        projections: Vec::new(),
         accuracy: None,
         memory: Memory::default(),
     };
@@ -150,9 +177,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 /// Whether everything asked for can be measured, before any of it is.
 fn check_requests(args: &BenchArgs, model: &Model) -> anyhow::Result<()> {
     for &prompt in &args.prompt {
-        for &batch in &args.batch {
+        for (&batch, &cached) in args.batch.iter().flat_map(|b| args.cached.iter().map(move |c| (b, c))) {
             ensure!(prompt > 0 && batch > 0, "--prompt and --batch are at least 1");
-            check_context(model, prompt.saturating_add(args.decode), batch)?;
+            check_context(model, prompt.saturating_add(args.decode).saturating_add(cached), batch)?;
         }
     }
     check_context(model, args.accuracy, 1)
@@ -187,142 +214,154 @@ fn limits(cpu: &Cpu) -> Limits {
         threads: cpu.pool().n_threads(),
         read_gb_per_s: probe::read_bandwidth(cpu, bytes, PROBE_RUNS) / 1e9,
         f32_gflop_per_s: probe::multiply_add_peak(cpu, PROBE_RUNS) / 1e9,
+        int8_gop_per_s: probe::integer_peak(cpu, PROBE_RUNS) / 1e9,
     }
 }
 
 fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::Result<()> {
     for &prompt in &args.prompt {
         for &batch in &args.batch {
-            let mut prefill = Vec::new();
-            let mut decode = Vec::new();
-            let mut bytes = 0;
-            for run_idx in 0..args.runs {
-                let run = measure(model, prompt, batch, args.decode, run_idx as u64)?;
-                prefill.push(run.prefill_s);
-                decode.push(run.step_s);
-                bytes = run.bytes_per_step;
-                report.memory.raise(run.memory);
+            for &cached in &args.cached {
+                let shape = Shape { cached, prompt, batch, decode: args.decode };
+                let run = measure_runs(args, model, shape, report)?;
+                if let (Some(layers), Some(limits)) = (args.project, report.limits.last()) {
+                    let (vocab, context) = (args.project_vocab, args.project_context);
+                    let target = Target { layers, vocab, context, bandwidth: args.bandwidth };
+                    report.projections.push(projection::project(model, limits, &run, &target)?);
+                }
+                report.runs.push(run);
             }
-            let (prefill_s, step_s) = (median(&mut prefill), median(&mut decode));
-            let n_operations = prefill_operations(model, prompt);
-            let limit = report.limits.last().map_or(f64::NAN, |limits| limits.read_gb_per_s);
-            let decode_gb_per_s = bytes as f64 / step_s / 1e9;
-            report.runs.push(Measurement {
-                threads: model.cpu().pool().n_threads(),
-                prompt,
-                batch,
-                prefill_tokens_per_s: prompt as f64 / prefill_s,
-                prefill_gop_per_s: n_operations / prefill_s / 1e9,
-                decode_tokens_per_s: batch as f64 / step_s,
-                decode_gb_per_s,
-                decode_share_of_read_limit: decode_gb_per_s / limit,
-                bytes_per_step: bytes,
-            });
         }
     }
     Ok(())
 }
 
+/// What a measurement runs.
+#[derive(Clone, Copy)]
+struct Shape {
+    cached: usize,
+    prompt: usize,
+    batch: usize,
+    decode: usize,
+}
+
+/// Medians of a measurement's runs.
+fn measure_runs(
+    args: &BenchArgs,
+    model: &Model,
+    shape: Shape,
+    report: &mut Report,
+) -> anyhow::Result<Measurement> {
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    let (mut prefill_clock, mut decode_clock) = (Clock::new(model), Clock::new(model));
+    for run_idx in 0..args.runs {
+        let run = measure(model, shape, run_idx as u64, &mut prefill_clock, &mut decode_clock)?;
+        prefill.push(run.prefill_s);
+        decode.push(run.step_s);
+        report.memory.raise(run.memory);
+    }
+    let (prefill_s, step_s) = (median(&mut prefill), median(&mut decode));
+    let bytes = decode_clock.bytes() / (args.runs * shape.decode) as u64;
+    let prefill_parts = prefill_clock.parts();
+    let prefill_gop: f64 = prefill_parts.iter().map(|part| part.gop).sum();
+    let limit = report.limits.last().map_or(f64::NAN, |limits| limits.read_gb_per_s);
+    let decode_gb_per_s = bytes as f64 / step_s / 1e9;
+    Ok(Measurement {
+        threads: model.cpu().pool().n_threads(),
+        cached: shape.cached,
+        prompt: shape.prompt,
+        decode: shape.decode,
+        batch: shape.batch,
+        prefill_tokens_per_s: shape.prompt as f64 / prefill_s,
+        prefill_gop_per_s: prefill_gop / prefill_s,
+        decode_tokens_per_s: shape.batch as f64 / step_s,
+        decode_gb_per_s,
+        decode_share_of_read_limit: decode_gb_per_s / limit,
+        bytes_per_step: bytes,
+        prefill_parts,
+        decode_parts: decode_clock.parts(),
+    })
+}
+
 struct Run {
     prefill_s: f64,
     step_s: f64,
-    /// Weights and cached tokens that a decode step reads.
-    bytes_per_step: u64,
     memory: Memory,
 }
 
-/// Multiplications and additions of a prefill of `n_tokens` in its matrices of weights: one row reaches the head, and
-/// the embedding multiplies nothing.
-fn prefill_operations(model: &Model, n_tokens: usize) -> f64 {
-    let config = model.config();
-    let parameters = layout::parameters(config);
-    let head = (config.vocab_size * config.hidden_size) as f64;
-    let heads = if config.tie_word_embeddings { 0.0 } else { head };
-    let per_token = parameters.active as f64 - parameters.embedding as f64 - heads;
-    2.0 * (per_token * n_tokens as f64 + head)
-}
-
-/// Prefill `batch` prompts of `prompt` seeded random tokens, then decode `n_decode` tokens of each together.
-fn measure(model: &Model, prompt: usize, batch: usize, n_decode: usize, seed: u64) -> anyhow::Result<Run> {
-    let n_blocks = Cache::blocks_for(prompt + n_decode);
+/// Prefill prompts of seeded random tokens, a step of `prefill` each, then decode tokens of each sequence together.
+fn measure(
+    model: &Model,
+    shape: Shape,
+    seed: u64,
+    prefill: &mut Clock<'_>,
+    decode: &mut Clock<'_>,
+) -> anyhow::Result<Run> {
+    let Shape { cached, prompt, batch, .. } = shape;
+    let n_blocks = Cache::blocks_for(cached + prompt + shape.decode);
     let mut cache = Cache::new(model.config(), model.arithmetic().cache_form(), n_blocks * batch);
     let blocks: Vec<u32> = (0..(n_blocks * batch) as u32).collect();
     let mut workspace = Workspace::default();
     let mut last = Vec::new();
+    for blocks in blocks.chunks(n_blocks) {
+        cache.fill_with_noise(blocks, cached, seed);
+    }
     let start = Instant::now();
     for blocks in blocks.chunks(n_blocks) {
         let ids = random_ids(model, prompt, seed + u64::from(blocks[0]));
         for (i, ids) in ids.chunks(PREFILL_CHUNK).enumerate() {
-            let first_position = i * PREFILL_CHUNK;
-            let wanted = if first_position + ids.len() == prompt { Wanted::Last } else { Wanted::Nothing };
+            let done = i * PREFILL_CHUNK;
+            let is_last = done + ids.len() == prompt;
+            let wanted = if is_last { Wanted::Last } else { Wanted::Nothing };
+            let first_position = cached + done;
             let segment = Segment { ids, first_position, blocks, phase: Phase::Prefill, wanted };
-            last = model.forward(&mut cache, &[segment], &mut workspace, &mut NoProbe)?;
+            let seen = Cached { n_sequences: 1, n_rows: ids.len(), before: first_position, absorbed: false };
+            prefill.start(ids.len(), usize::from(is_last), &seen);
+            last = model.forward(&mut cache, &[segment], &mut workspace, prefill)?;
         }
+        prefill.end();
     }
     let prefill_s = start.elapsed().as_secs_f64() / batch as f64;
     ensure!(last.iter().all(|v| v.is_finite()), NOT_FINITE);
-    let mut touched = Touched::new(model);
+    let step_s = decode_steps(model, shape, seed, &mut cache, &mut workspace, decode)?;
+    Ok(Run { prefill_s, step_s, memory: Memory::now() })
+}
+
+/// Median seconds of a decode step of all sequences.
+fn decode_steps(
+    model: &Model,
+    shape: Shape,
+    seed: u64,
+    cache: &mut Cache,
+    workspace: &mut Workspace,
+    clock: &mut Clock<'_>,
+) -> anyhow::Result<f64> {
+    let batch = shape.batch;
+    let blocks: Vec<u32> = (0..cache.n_blocks() as u32).collect();
+    let n_blocks = blocks.len() / batch;
     let mut steps = Vec::new();
     let mut ids = random_ids(model, batch, !seed);
-    for step in 0..n_decode {
+    for step in 0..shape.decode {
+        let first_position = shape.cached + shape.prompt + step;
         let segment = |i: usize| Segment {
             ids: &ids[i..i + 1],
-            first_position: prompt + step,
+            first_position,
             blocks: &blocks[i * n_blocks..(i + 1) * n_blocks],
             phase: Phase::Decode,
             wanted: Wanted::Last,
         };
         let segments: Vec<Segment<'_>> = (0..batch).map(segment).collect();
+        let seen = Cached { n_sequences: batch, n_rows: 1, before: first_position, absorbed: true };
         let start = Instant::now();
-        let logits = model.forward(&mut cache, &segments, &mut workspace, &mut touched)?;
+        clock.start(batch, batch, &seen);
+        let logits = model.forward(cache, &segments, workspace, clock)?;
+        clock.end();
         steps.push(start.elapsed().as_secs_f64());
         let next = logits.chunks_exact(model.config().vocab_size).filter_map(arg_max).map(|id| id as u32);
         ids = next.collect();
         ensure!(ids.len() == batch, NOT_FINITE);
     }
-    let cache_bytes = (batch
-        * (prompt + n_decode / 2)
-        * model.arithmetic().cache_form().bytes_per_token(model.config())) as u64;
-    Ok(Run {
-        prefill_s,
-        step_s: median(&mut steps),
-        bytes_per_step: touched.bytes / n_decode as u64 + cache_bytes,
-        memory: Memory::now(),
-    })
-}
-
-/// Bytes of weights that passes touched: all dense matrices, and the distinct experts of each pass.
-struct Touched<'m> {
-    model: &'m Model,
-    dense_bytes: u64,
-    bytes: u64,
-}
-
-impl<'m> Touched<'m> {
-    fn new(model: &'m Model) -> Self {
-        let read = |kind: Kind| kind != Kind::RoutedExpert && kind != Kind::Embedding;
-        let matrices = model.weights().matrices();
-        let dense_bytes =
-            matrices.iter().filter(|(kind, _)| read(*kind)).map(|(_, w)| w.bytes() as u64).sum();
-        Touched { model, dense_bytes, bytes: 0 }
-    }
-}
-
-impl Probe for Touched<'_> {
-    fn hidden(&mut self, layer_idx: usize, _x: &[f32]) {
-        if layer_idx == 0 {
-            self.bytes += self.dense_bytes;
-        }
-    }
-
-    fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
-        let Mlp::Moe(moe) = &self.model.weights().layers[layer_idx].mlp else { return };
-        let distinct: HashSet<u32> = chosen.iter().flatten().map(|choice| choice.expert_idx).collect();
-        for expert_idx in distinct {
-            let expert = &moe.experts[expert_idx as usize];
-            self.bytes += (expert.gate.bytes() + expert.up.bytes() + expert.down.bytes()) as u64;
-        }
-    }
+    Ok(median(&mut steps))
 }
 
 /// Logits of the same random tokens on both paths.
@@ -364,6 +403,12 @@ fn random_ids(model: &Model, n: usize, seed: u64) -> Vec<u32> {
     (0..n as u64).map(|i| id(i) as u32).collect()
 }
 
+/// Bytes a second from `400GB/s`.
+fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    parse_size(text.strip_suffix("/s").unwrap_or(text))
+        .map_err(|_| format!("`{text}` is not a bandwidth; write one like 400GB/s"))
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -385,16 +430,20 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
     for limits in &report.limits {
         writeln!(
             text,
-            "machine with {} threads: reads {:.1} GB/s, multiplies and adds {:.0} GFLOP/s in f32",
-            limits.threads, limits.read_gb_per_s, limits.f32_gflop_per_s
+            "machine with {} threads: reads {:.1} GB/s, multiplies and adds {:.0} GFLOP/s in f32, {:.0} GOP/s in int8",
+            limits.threads, limits.read_gb_per_s, limits.f32_gflop_per_s, limits.int8_gop_per_s
         )?;
     }
-    writeln!(text, "threads  prompt  batch   prefill tok/s    GOP/s   decode tok/s   GB/s  of limit")?;
+    writeln!(
+        text,
+        "threads  cached  prompt  batch   prefill tok/s    GOP/s   decode tok/s   GB/s  of limit"
+    )?;
     for run in &report.runs {
         writeln!(
             text,
-            "{:>7} {:>7} {:>6} {:>15.1} {:>8.0} {:>14.1} {:>6.1} {:>8.0}%",
+            "{:>7} {:>7} {:>7} {:>6} {:>15.1} {:>8.0} {:>14.1} {:>6.1} {:>8.0}%",
             run.threads,
+            run.cached,
             run.prompt,
             run.batch,
             run.prefill_tokens_per_s,
@@ -404,6 +453,8 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
             100.0 * run.decode_share_of_read_limit
         )?;
     }
+    report.runs.iter().try_for_each(|run| show_parts(&mut text, run))?;
+    report.projections.iter().try_for_each(|projection| show_projection(&mut text, projection))?;
     if let Some(a) = &report.accuracy {
         writeln!(
             text,
@@ -423,6 +474,43 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
         gb(report.memory.peak_bytes)
     )?;
     print(&text)
+}
+
+/// A measurement's parts, prefill beside decode.
+fn show_parts(text: &mut String, run: &Measurement) -> std::fmt::Result {
+    writeln!(text, "\nwhere it goes: {} cached, prompt {}, batch {}", run.cached, run.prompt, run.batch)?;
+    writeln!(text, "                 decode ms    GB/s   GOP/s    prefill ms    GB/s   GOP/s")?;
+    for (decode, prefill) in run.decode_parts.iter().zip(&run.prefill_parts) {
+        let columns =
+            |part: &Part| format!("{:>9.3} {:>7.1} {:>7.0}", part.ms, part.gb_per_s, part.gop_per_s);
+        writeln!(text, "{:<16} {}     {}", decode.part.label(), columns(decode), columns(prefill))?;
+    }
+    Ok(())
+}
+
+fn show_projection(text: &mut String, p: &Projection) -> std::fmt::Result {
+    writeln!(
+        text,
+        "\nprojected: {} layers, vocabulary {}, {} cached, batch {}: {:.2} GB a step",
+        p.layers,
+        p.vocab,
+        p.context,
+        p.batch,
+        p.bytes_per_step as f64 / 1e9
+    )?;
+    for machine in &p.machines {
+        let parts: Vec<String> =
+            machine.parts.iter().map(|part| format!("{} {:.1}", part.part.label(), part.ms)).collect();
+        writeln!(
+            text,
+            "  at {:.1} GB/s: {:.2} tokens/s, {:.1} ms a step ({})",
+            machine.read_gb_per_s,
+            machine.decode_tokens_per_s,
+            machine.step_ms,
+            parts.join(", ")
+        )?;
+    }
+    Ok(())
 }
 
 fn path_name(path: Arithmetic) -> &'static str {

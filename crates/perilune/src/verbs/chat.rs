@@ -1,24 +1,30 @@
 //! `chat`: a conversation in the terminal.
 
 use super::data::wait;
-use super::open::ModelArgs;
+use super::open::{Chosen, RunArgs};
 use super::resident::Resident;
+use crate::terminal::{harmless, has_colour};
 use anyhow::Context;
 use futures_util::StreamExt;
 use perilune_chat::message::{Conversation, Message, Request};
 use perilune_chat::model::{ChatModel, Event, Usage};
 use perilune_chat::scanner::{Delta, Reply};
+use perilune_engine::Settings;
 use perilune_engine::request::Class;
 use perilune_server::answer::served::ServedModel;
 use perilune_server::app::TURBO_ID;
 use std::io::{BufRead, IsTerminal, Write, stdin, stdout};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Talk with a model in the terminal. An empty line or end of input ends it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Folder of a checkpoint: config.json, safetensors and tiktoken.model [default: the setting
+    /// `model`, else the embedded model]
+    model: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
     /// Instructions to begin with
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -40,7 +46,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let resident = Resident::start(&args.model, args.cache_tokens as usize)?;
+    let chosen = Chosen::new(args.model.as_deref(), &args.run)?;
+    let resident = Resident::start(&chosen.args, args.cache_tokens as usize, Settings::default())?;
     let model =
         ServedModel { name: TURBO_ID.to_owned(), model: resident.model.clone(), class: Class::Latency };
     let talked = wait(talk(args, &model))?;
@@ -94,7 +101,7 @@ async fn answer(
     Ok(reply)
 }
 
-/// The terminal: thinking is dimmed, unless NO_COLOR is set or nobody looks.
+/// The terminal: thinking is dimmed where colours are.
 struct Screen {
     has_colour: bool,
     is_dim: bool,
@@ -102,8 +109,7 @@ struct Screen {
 
 impl Screen {
     fn new() -> Self {
-        let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { has_colour: stdout().is_terminal() && !is_refused, is_dim: false }
+        Self { has_colour: has_colour(&stdout()), is_dim: false }
     }
 
     fn write(&mut self, text: &str) -> anyhow::Result<()> {
@@ -149,9 +155,4 @@ impl Screen {
         );
         Ok(())
     }
-}
-
-/// Model text without the control characters that would steer the terminal.
-fn harmless(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }

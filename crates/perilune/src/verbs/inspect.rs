@@ -1,6 +1,6 @@
 //! `inspect`: what a checkpoint holds.
 
-use crate::terminal::{bytes, count, files, print, print_json, short_count};
+use crate::terminal::{bytes, count, files, folded, print, print_json, short_count};
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
 use perilune_model::layout::{self, Kind, Parameters};
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// Files beside the weights that turn text into tokens and messages into text.
 const WORD_FILES: [&str; 3] = ["tiktoken.model", "tokenizer_config.json", "chat_template.jinja"];
+
+/// Columns before the words of a line.
+const WORDS_COLUMN: usize = 14;
 
 /// Names of unused tensors that the short answer shows.
 const UNUSED_SHOWN: usize = 5;
@@ -73,9 +76,14 @@ struct File {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    super::open::check_folder(&args.dir)?;
     let checkpoint = Checkpoint::open(&args.dir)?;
     let answer = Answer::new(&args.dir, &checkpoint);
-    if args.json { print_json(&answer) } else { print(&shown(&answer, &checkpoint.config)?) }
+    if args.json {
+        print_json(&answer)
+    } else {
+        print(&folded(&shown(&answer, &checkpoint.config)?, WORDS_COLUMN))
+    }
 }
 
 impl<'a> Answer<'a> {

@@ -4,11 +4,14 @@ use super::data::{DataArgs, wait};
 use crate::terminal::{print, print_json};
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
-use perilune_server::store::{Key, KeyKind, KeyLimits, Usd};
+use perilune_server::store::{BalanceChange, Key, KeyChange, KeyKind, KeyLimits, Usd};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// Make, list and revoke the server's API keys.
+/// Dollars that a balance may have.
+const DOLLARS_MAX: f64 = 1e9;
+
+/// Make, list, change and revoke the server's API keys.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -21,6 +24,8 @@ enum Verb {
     Create(Create),
     /// List all keys, without the keys themselves
     List(List),
+    /// Change a key's limits or balance; a running server follows with its next request
+    Change(Change),
     /// End a key; requests with it are refused from then on
     Revoke(Revoke),
 }
@@ -42,13 +47,66 @@ struct Create {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     concurrency: Option<u32>,
     /// US dollars that it may spend, by the price table
-    #[arg(long, value_name = "USD")]
+    #[arg(long, value_name = "USD", value_parser = parse_dollars)]
     balance: Option<f64>,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     data: DataArgs,
+}
+
+#[derive(clap::Args)]
+struct Change {
+    /// Id, shown prefix, or the key itself
+    key: String,
+    /// Requests a minute at most, or `none`
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    requests_per_min: Option<Limit>,
+    /// Tokens a minute at most, prompt and generated, or `none`
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    tokens_per_min: Option<Limit>,
+    /// Requests at once at most, or `none`
+    #[arg(long, value_name = "N|none", value_parser = parse_limit)]
+    concurrency: Option<Limit>,
+    /// US dollars that it may spend from now on, or `none` for no end
+    #[arg(long, value_name = "USD|none", value_parser = parse_balance)]
+    balance: Option<Balance>,
+    /// US dollars to add to what it may still spend; below zero takes them away
+    #[arg(long, value_name = "USD", value_parser = parse_dollars, conflicts_with = "balance", allow_hyphen_values = true)]
+    add: Option<f64>,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// A limit, or none.
+#[derive(Clone, Copy)]
+struct Limit(Option<u32>);
+
+/// A balance, or none.
+#[derive(Clone, Copy)]
+struct Balance(Option<f64>);
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "none" => Ok(Limit(None)),
+        _ => match text.parse() {
+            Ok(n) if n > 0 => Ok(Limit(Some(n))),
+            _ => Err("expected a whole number from 1, or `none`".to_owned()),
+        },
+    }
+}
+
+fn parse_balance(text: &str) -> Result<Balance, String> {
+    if text == "none" { Ok(Balance(None)) } else { parse_dollars(text).map(|dollars| Balance(Some(dollars))) }
+}
+
+fn parse_dollars(text: &str) -> Result<f64, String> {
+    let dollars = text.parse().ok().filter(|dollars: &f64| dollars.abs() <= DOLLARS_MAX);
+    dollars.ok_or_else(|| "expected an amount in dollars, such as 25 or 0.5".to_owned())
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -80,6 +138,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.verb {
         Verb::Create(args) => create(args),
         Verb::List(args) => list(args),
+        Verb::Change(args) => change(args),
         Verb::Revoke(args) => revoke(args),
     }
 }
@@ -149,4 +208,34 @@ fn list(args: &List) -> anyhow::Result<()> {
 fn revoke(args: &Revoke) -> anyhow::Result<()> {
     let key = wait(args.data.store()?.revoke_key(&args.key))??;
     print(&format!("Key {} ({}, {}) is revoked.\n", key.id, key.prefix, key.name))
+}
+
+fn change(args: &Change) -> anyhow::Result<()> {
+    let set = |Balance(dollars): Balance| BalanceChange::Set(dollars.map(Usd::from_dollars));
+    let add = args.add.map(|dollars| BalanceChange::Add(Usd::from_dollars(dollars)));
+    let limit = |limit: Option<Limit>| limit.map(|Limit(n)| n);
+    let change = KeyChange {
+        requests_per_min: limit(args.requests_per_min),
+        tokens_per_min: limit(args.tokens_per_min),
+        concurrency: limit(args.concurrency),
+        balance: args.balance.map(set).or(add),
+    };
+    if change == KeyChange::default() {
+        bail!("say what to change: --requests-per-min, --tokens-per-min, --concurrency, --balance or --add");
+    }
+    let key = wait(args.data.store()?.change_key(&args.key, change))??;
+    if args.json {
+        return print_json(&shown(&key));
+    }
+    let or_none = |n: Option<u32>| n.map_or_else(|| "no limit".to_owned(), |n| n.to_string());
+    let balance = key.balance.map_or_else(|| "no limit".to_owned(), |balance| balance.to_string());
+    print(&format!(
+        "Key {} ({}, {}): requests a minute {}, tokens a minute {}, at once {}, balance USD {balance}.\n",
+        key.id,
+        key.prefix,
+        key.name,
+        or_none(key.limits.requests_per_min),
+        or_none(key.limits.tokens_per_min),
+        or_none(key.limits.concurrency)
+    ))
 }

@@ -1,5 +1,7 @@
 //! What the verbs that run a model share: their flags, and opening the model they name.
 
+use crate::embedded::{self, Unpacked};
+use crate::settings;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use perilune_kernels::cpu::{Cpu, Isa};
@@ -27,6 +29,29 @@ impl ModelArgs {
     }
 }
 
+/// The model of a verb that has one without being told.
+pub(crate) struct Chosen {
+    pub(crate) args: ModelArgs,
+    /// What outputs call it.
+    pub(crate) name: String,
+    /// Keeps a folder that is removed at the end.
+    _embedded: Option<Unpacked>,
+}
+
+impl Chosen {
+    /// The checkpoint in `dir`; without one, that of the setting `model`, else the embedded model.
+    pub(crate) fn new(dir: Option<&Path>, run: &RunArgs) -> anyhow::Result<Self> {
+        if let Some(dir) = dir.map(Path::to_path_buf).or_else(|| settings::get().model.value.clone()) {
+            check_folder(&dir)?;
+            let name = dir.display().to_string();
+            return Ok(Self { args: ModelArgs { dir, run: run.clone() }, name, _embedded: None });
+        }
+        let unpacked = embedded::unpack()?;
+        let args = ModelArgs { dir: unpacked.folder().to_path_buf(), run: run.clone() };
+        Ok(Self { args, name: embedded::NAME.to_owned(), _embedded: Some(unpacked) })
+    }
+}
+
 /// How to run it.
 #[derive(Args, Clone)]
 pub(crate) struct RunArgs {
@@ -36,7 +61,7 @@ pub(crate) struct RunArgs {
     /// How attention, shared experts, dense layers and head are held: as published, or re-encoded to 8 bits at load
     #[arg(long, value_enum, default_value_t = DenseChoice::Bf16)]
     pub(crate) dense: DenseChoice,
-    /// Threads to compute on [default: all processors]
+    /// Threads to compute on [default: the setting `threads`, else all processors]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
     /// Instruction set of the kernels: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
@@ -85,9 +110,24 @@ fn parse_isa(name: &str) -> Result<Isa, String> {
 }
 
 impl RunArgs {
-    /// Threads that the flags ask for.
+    /// The flags as they were given, to be given again.
+    pub(crate) fn given(&self) -> Vec<String> {
+        let (path, dense) = (self.path.to_possible_value(), self.dense.to_possible_value());
+        let path = path.filter(|_| !matches!(self.path, PathChoice::Fast));
+        let dense = dense.filter(|_| !matches!(self.dense, DenseChoice::Bf16));
+        let all = [
+            ("--path", path.map(|it| it.get_name().to_owned())),
+            ("--dense", dense.map(|it| it.get_name().to_owned())),
+            ("--threads", self.threads.map(|it| it.to_string())),
+            ("--isa", self.isa.map(|it| it.name().to_owned())),
+        ];
+        all.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?])).flatten().collect()
+    }
+
+    /// Threads that the flags or the settings ask for.
     pub(crate) fn n_threads(&self) -> usize {
-        self.threads.unwrap_or_else(Cpu::n_available)
+        let asked = settings::get().threads.or_flag(self.threads.map(Some));
+        asked.value.unwrap_or_else(Cpu::n_available)
     }
 
     /// The kernels that the flags ask for, on `n_threads`.
@@ -123,14 +163,20 @@ impl RunArgs {
     }
 }
 
-/// Open a checkpoint, saying which folder was asked for where that fails.
-pub(crate) fn open(dir: &Path) -> anyhow::Result<Checkpoint> {
+/// Say what is wanted, where a folder that was named is not there.
+pub(crate) fn check_folder(dir: &Path) -> anyhow::Result<()> {
     if !dir.is_dir() {
         bail!(
             "{} is not a folder; give the folder that holds config.json and the safetensors files",
             dir.display()
         );
     }
+    Ok(())
+}
+
+/// Open a checkpoint, saying which folder was asked for where that fails.
+pub(crate) fn open(dir: &Path) -> anyhow::Result<Checkpoint> {
+    check_folder(dir)?;
     Checkpoint::open(dir).with_context(|| format!("cannot open {}", dir.display()))
 }
 

@@ -2,7 +2,7 @@
 
 use super::open::{DenseChoice, PathChoice};
 use crate::machine;
-use crate::terminal::{bytes, count, default_threads, parse_size, print, print_json, short_count};
+use crate::terminal::{bytes, count, default_threads, folded, parse_size, print, print_json, short_count};
 use anyhow::bail;
 use perilune_model::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE};
 use perilune_model::config::Config;
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Arithmetic: `exact` is f32 throughout, `fast` takes 8-bit activations for quantised weights
     #[arg(long, value_enum, default_value_t = PathChoice::Fast)]
     path: PathChoice,
-    /// Threads that will compute [default: one for each processor]
+    /// Threads that will compute [default: the setting `threads`, else one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Answer in JSON
@@ -59,6 +59,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let (answer, config) = answer(args)?;
     if args.json { print_json(&answer) } else { print(&shown(&answer, &config, args.ram.is_none())?) }
 }
+
+/// Columns before the words of a line, and before a row's note.
+const WORDS_COLUMN: usize = 9;
+const NOTE_COLUMN: usize = 40;
 
 /// The plan of `model` as `serve` runs it, for people to read.
 pub(crate) fn summary(model: &super::open::ModelArgs, cache_tokens: u64) -> anyhow::Result<String> {
@@ -104,6 +108,12 @@ fn answer(args: &Args) -> anyhow::Result<(Answer, Config)> {
 
 /// The config, and the weights' sizes: from the files where there are any, else as the config announces.
 fn read_model(path: &Path) -> anyhow::Result<(Config, Weights)> {
+    if !path.exists() {
+        bail!(
+            "{} cannot be read: it is not there; give the folder of a checkpoint, or a config.json alone",
+            path.display()
+        );
+    }
     if [SINGLE_FILE, INDEX_FILE].iter().any(|name| path.join(name).exists()) {
         let checkpoint = Checkpoint::open(path)?;
         let weights = Weights::of_checkpoint(&checkpoint);
@@ -119,15 +129,14 @@ fn shown(answer: &Answer, config: &Config, is_this_machine: bool) -> Result<Stri
     let mut out = String::new();
     let [total, active] = [parameters.total, parameters.active].map(|n| short_count(n as u64));
     let (model_type, n_layers) = (config.family.model_type(), config.num_hidden_layers);
-    writeln!(
-        out,
-        "model    {model_type}, {n_layers} layers, {total} parameters ({active} active for a token)"
-    )?;
-    writeln!(out, "run      {}\n", shown_request(&plan.request))?;
+    let model =
+        format!("model    {model_type}, {n_layers} layers, {total} parameters ({active} active for a token)");
+    let run = format!("run      {}", shown_request(&plan.request));
+    writeln!(out, "{}{}", folded(&model, WORDS_COLUMN), folded(&run, WORDS_COLUMN))?;
     write_rows(&mut out, plan)?;
     let whose = if is_this_machine { "this machine's memory" } else { "the memory given" };
     let verdict = shown_verdict(answer.verdict, answer.ram_bytes, whose);
-    writeln!(out, "\nverdict  {verdict}")?;
+    write!(out, "\n{}", folded(&format!("verdict  {verdict}"), WORDS_COLUMN))?;
     for (i, remedy) in answer.would_fit.iter().enumerate() {
         let label = if i == 0 { "fits with" } else { "or with" };
         writeln!(out, "         {label} {}", shown_remedy(remedy))?;
@@ -184,7 +193,8 @@ fn write_rows(out: &mut String, plan: &Plan) -> std::fmt::Result {
         ("weights read", plan.read_bytes_per_step, step),
     ];
     for (label, n, note) in rows.iter().filter(|(label, n, _)| *n > 0 || !label.starts_with("dense")) {
-        writeln!(out, "{}", format!("{label:<28}{:>10}  {note}", bytes(*n)).trim_end())?;
+        let row = format!("{label:<28}{:>10}  {note}", bytes(*n));
+        out.push_str(&folded(row.trim_end(), NOTE_COLUMN));
     }
     Ok(())
 }

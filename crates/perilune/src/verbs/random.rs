@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Size of a file at most, such as 5GB [default: 9.6GB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     shard_size: Option<u64>,
-    /// Threads that fill and write [default: one for each processor]
+    /// Threads that fill and write [default: the setting `threads`, else one for each processor]
     #[arg(long, value_name = "N", value_parser = super::open::parse_threads)]
     threads: Option<usize>,
     /// Answer in JSON
@@ -57,7 +57,7 @@ struct Answer {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let place = || args.config.display().to_string();
-    let text = std::fs::read_to_string(&args.config).with_context(place)?;
+    let text = std::fs::read_to_string(&args.config).with_context(|| format!("cannot read {}", place()))?;
     let options = Options {
         n_layers: args.layers,
         vocab_size: args.vocab,

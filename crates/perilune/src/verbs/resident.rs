@@ -22,7 +22,7 @@ pub(crate) struct Resident {
 
 impl Resident {
     /// Loads the model and starts its engine with a cache of `cache_tokens`.
-    pub(crate) fn start(args: &ModelArgs, cache_tokens: usize) -> anyhow::Result<Self> {
+    pub(crate) fn start(args: &ModelArgs, cache_tokens: usize, settings: Settings) -> anyhow::Result<Self> {
         let tokenizer = Tokenizer::from_dir(&args.dir)
             .with_context(|| format!("{} needs a tiktoken.model to speak", args.dir.display()))?;
         let model = Arc::new(args.model()?);
@@ -32,8 +32,7 @@ impl Resident {
         let eos_ids = config.eos_token_ids.clone();
         let n_blocks = cache_tokens.div_ceil(BLOCK_TOKENS);
         let since = Instant::now();
-        let engine =
-            Engine::new(Served::new(model, n_blocks), Settings::default(), Box::new(move || since.elapsed()));
+        let engine = Engine::new(Served::new(model, n_blocks), settings, Box::new(move || since.elapsed()));
         let engine = EngineThread::start(engine).context("the engine cannot be started")?;
         let parts = Parts { engine: engine.handle(), tokenizer: Arc::new(tokenizer), template, eos_ids };
         let model = LocalModel::new(parts).map_err(|message| anyhow!(message))?;

@@ -1,16 +1,20 @@
 //! `serve`: the door.
 
 use super::data::DataArgs;
-use super::open::{ModelArgs, RunArgs};
+use super::open::{Chosen, RunArgs};
 use super::resident::Resident;
+use super::starter::StarterArgs;
+use super::upstream::UpstreamArgs;
+use crate::settings;
 use crate::terminal::print;
 use anyhow::{Context, anyhow, bail};
+use perilune_engine::Settings;
 use perilune_server::app::{App, STANDARD_ID};
 use perilune_server::console::{Console, ModelCard, first_admin_key};
 use perilune_server::routes;
-use perilune_server::serve::serve;
+use perilune_server::serve::{Door, serve};
 use perilune_server::store::{KeyKind, NewKey, Store};
-use perilune_server::upstream::{Endpoint, Upstream};
+use perilune_server::tls::Tls;
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,24 +22,37 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Held while a server works on a data folder.
+pub(super) const LOCK_FILE: &str = "serve.lock";
+
 /// Serve a model over HTTP, in the shapes of the OpenAI and Anthropic APIs.
 ///
 /// Without API keys it answers this machine only. Ctrl-C or SIGTERM stops it: running answers may end first.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder of the checkpoint: config.json, safetensors and tiktoken.model, as published
+    /// Folder of the checkpoint: config.json, safetensors and tiktoken.model, as published [default, where no --upstream
+    /// is given either: the setting `model`, else the embedded model]
     model: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
-    listen: SocketAddr,
+    /// Address and port to listen on [default: the setting `listen`, else 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = settings::parse_listen)]
+    listen: Option<SocketAddr>,
     /// Tokens that the cache holds, of all requests together
     #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(64..))]
     cache_tokens: u32,
-    /// Forward ID to another OpenAI-shaped endpoint, where the model is called MODEL (its key: PERILUNE_UPSTREAM_KEY)
-    #[arg(long, value_name = "ID=URL[#MODEL]", value_parser = parse_upstream)]
-    upstream: Vec<(String, String, String)>,
+    /// Compute every prompt whole: no request reuses what another computed, and none can tell by its speed what others
+    /// asked
+    #[arg(long)]
+    no_prefix_cache: bool,
+    #[command(flatten)]
+    upstreams: UpstreamArgs,
+    /// Speak TLS with the certificate chain in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Seconds that running answers get to end when the server stops
     #[arg(long, value_name = "S", default_value_t = 30)]
     drain: u64,
@@ -46,31 +63,29 @@ pub(crate) struct Args {
     /// Log as JSON, one object a line
     #[arg(long)]
     log_json: bool,
+    /// Folder of the journals that the console's pages on runs show [default: runs in the data folder]
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    #[command(flatten)]
+    starter: StarterArgs,
     #[command(flatten)]
     data: DataArgs,
 }
 
-fn parse_upstream(text: &str) -> Result<(String, String, String), String> {
-    let (id, place) = text.split_once('=').ok_or("write it as ID=https://host/v1#MODEL")?;
-    let (url, model) = place.split_once('#').unwrap_or((place, id));
-    Ok((id.to_owned(), url.to_owned(), model.to_owned()))
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    if args.model.is_none() && args.upstream.is_empty() {
-        bail!("name the folder of a model, or an endpoint with --upstream");
-    }
     start_log(args.log_json);
     let folder = args.data.folder()?;
     let _lock = lock(&folder)?;
     let store = args.data.store()?;
-    let model = args.model.clone().map(|dir| ModelArgs { dir, run: args.run.clone() });
-    if let Some(plan) = model.as_ref().map(|model| super::plan::summary(model, u64::from(args.cache_tokens)))
-    {
-        print(&plan.unwrap_or_else(|error| format!("plan     not made: {error:#}\n")))?;
+    let is_local = args.model.is_some() || args.upstreams.is_empty();
+    let chosen = is_local.then(|| Chosen::new(args.model.as_deref(), &args.run)).transpose()?;
+    let model = chosen.as_ref().map(|chosen| &chosen.args);
+    if let Some(plan) = model.map(|model| super::plan::summary(model, u64::from(args.cache_tokens))) {
+        print(&plan.unwrap_or_else(|error| format!("plan     not made: {}\n", super::sentence(&error))))?;
     }
-    let resident =
-        model.as_ref().map(|model| Resident::start(model, args.cache_tokens as usize)).transpose()?;
+    let settings = Settings { prefix_cache: !args.no_prefix_cache, ..Settings::default() };
+    let start = |model| Resident::start(model, args.cache_tokens as usize, settings);
+    let resident = model.map(start).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let is_clean = runtime.block_on(listen(args, store, resident.as_ref()))?;
     if let Some(resident) = resident {
@@ -89,7 +104,7 @@ fn start_log(as_json: bool) {
 
 /// Two servers on one ledger would each take the other's open requests for lost ones.
 fn lock(folder: &std::path::Path) -> anyhow::Result<File> {
-    let path = folder.join("serve.lock");
+    let path = folder.join(LOCK_FILE);
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -111,30 +126,39 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
         );
     }
     let n_keys = store.keys().await?.iter().filter(|key| key.kind == KeyKind::Api).count();
-    let is_loopback = args.listen.ip().is_loopback();
+    let asked = settings::get().listen.or_flag(args.listen).value;
+    let is_loopback = asked.ip().is_loopback();
     if n_keys == 0 && !is_loopback {
         bail!(
             "no API key exists, so {} would be open to everyone: make one with `perilune keys create NAME`, or listen on 127.0.0.1",
-            args.listen.ip()
+            asked.ip()
         );
     }
+    let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
+    let tls = tls.map(|(certificate, key)| Tls::open(certificate, key)).transpose()?;
     let admin_key = first_admin_key(&store).await?;
     let mut app = App::new(store, is_loopback)?;
     if let Some(resident) = resident {
         app = app.with_local(resident.model.clone());
     }
-    for (id, base_url, model) in &args.upstream {
-        let api_key = std::env::var("PERILUNE_UPSTREAM_KEY").ok();
-        let endpoint = Endpoint { base_url: base_url.clone(), api_key, model: model.clone() };
-        app = app.with_upstream(id, Upstream::new(endpoint).map_err(|message| anyhow!(message))?);
+    for (id, upstream) in args.upstreams.clients()? {
+        app = app.with_upstream(&id, upstream);
     }
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    print(&greeting(&app, listener.local_addr()?, n_keys, admin_key.as_ref()))?;
-    let console = Console::new(card(args, resident)?, false);
+    let listener = TcpListener::bind(asked).await.map_err(|error| cannot_listen(asked, &error))?;
+    let place = Place { is_tls: tls.is_some(), address: listener.local_addr()? };
+    print(&greeting(&app, &place, n_keys, admin_key.as_ref()))?;
+    let runs = args.runs.clone().map_or_else(|| args.data.folder().map(|data| data.join("runs")), Ok)?;
+    let starter = args.starter.starter(&runs, &args.data.given())?;
+    let console = super::pages::with_runs(Console::new(card(args, resident)?, tls.is_some()), &runs, starter);
     let router = routes::router(app.clone(), console.routes(&app));
     let stop = stop_signal()?;
-    Ok(serve(listener, app, router, stop, Duration::from_secs(args.drain)).await)
+    Ok(serve(Door::new(listener, tls), app, router, stop, Duration::from_secs(args.drain)).await)
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> anyhow::Error {
+    anyhow!(
+        "cannot listen on {address}: {error}; name another address with --listen, such as 127.0.0.1:0 for a free port"
+    )
 }
 
 /// What the console says of the model, with the memory's speed where it was asked for.
@@ -147,7 +171,19 @@ fn card(args: &Args, resident: Option<&Resident>) -> anyhow::Result<Option<Model
     Ok(Some(card))
 }
 
-fn greeting(app: &App, address: SocketAddr, n_keys: usize, admin_key: Option<&NewKey>) -> String {
+/// Where the server is reached.
+struct Place {
+    is_tls: bool,
+    address: SocketAddr,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
+    }
+}
+
+fn greeting(app: &App, address: &Place, n_keys: usize, admin_key: Option<&NewKey>) -> String {
     let ids = app.models().keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     let id = if app.models().contains_key(STANDARD_ID) {
         STANDARD_ID
@@ -161,15 +197,12 @@ fn greeting(app: &App, address: SocketAddr, n_keys: usize, admin_key: Option<&Ne
     let header = if n_keys == 0 { "" } else { " -H \"Authorization: Bearer $PERILUNE_KEY\"" };
     let console = match admin_key {
         Some(new) => {
-            format!(
-                "console  http://{address}/console/ opens with this admin key, shown once: {}",
-                new.secret
-            )
+            format!("console  {address}/console/ opens with this admin key, shown once: {}", new.secret)
         }
-        None => format!("console  http://{address}/console/ opens with an admin key"),
+        None => format!("console  {address}/console/ opens with an admin key"),
     };
     format!(
-        "models   {ids}\n{keys}\n{console}\naddress  http://{address}\ntry      curl http://{address}/v1/chat/completions{header} \
+        "models   {ids}\n{keys}\n{console}\naddress  {address}\ntry      curl {address}/v1/chat/completions{header} \
          -H 'Content-Type: application/json' -d '{{\"model\":\"{id}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n"
     )
 }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Compare the files with the sums in FILE
     #[arg(long, value_name = "FILE", conflicts_with = "write")]
     against: Option<PathBuf>,
-    /// Threads that read [default: one for each processor]
+    /// Threads that read [default: the setting `threads`, else one for each processor]
     #[arg(long, value_name = "N", value_parser = super::open::parse_threads)]
     threads: Option<usize>,
     /// Answer in JSON
@@ -49,6 +49,7 @@ struct Answer<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    super::open::check_folder(&args.dir)?;
     let list = args.against.as_deref().map(parse_sums).transpose()?;
     let (checkpoint, damage) = Checkpoint::open_damaged(&args.dir)?;
     let n_bytes = checkpoint.shards().iter().map(|shard| shard.file().bytes().len() as u64).sum();

@@ -1,7 +1,7 @@
 //! The engine in this process as a model: messages to token ids. What comes back is read in `reader`.
 
 use super::mask::GrammarMask;
-use super::reader::{Answer, Reader};
+use super::reader::{Answer, Reader, channel};
 use super::{Pieces, Progress};
 use crate::error::ApiError;
 use perilune_chat::grammar::{self, Constraint, ConstraintSpec, GrammarFactory, StartsIn, ToolSpec, Tools};
@@ -10,11 +10,10 @@ use perilune_chat::model::Usage;
 use perilune_chat::scanner::{Opening, ScannerOptions};
 use perilune_chat::template::Template;
 use perilune_chat::tokenizer::{SpecialText, Tokenizer};
-use perilune_engine::request::{self as engine, Class, Delivery, ForcedAfter, RequestId};
+use perilune_engine::request::{self as engine, Class, ForcedAfter, RequestId};
 use perilune_engine::{EngineHandle, sampler};
 use serde_json::Value;
 use std::sync::Arc;
-use tokio::sync::mpsc::unbounded_channel;
 
 /// Tokens generated at most where a request names no limit; the vendor's guide asks for 16,000 or more.
 pub const NEW_TOKENS_DEFAULT: u64 = 32_768;
@@ -35,6 +34,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct LocalModel {
     shared: Arc<Shared>,
+    has_grammar: bool,
 }
 
 struct Shared {
@@ -76,7 +76,13 @@ impl LocalModel {
         stop_ids.extend(parts.eos_ids.iter().filter(|id| parts.tokenizer.is_special(**id)));
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        Ok(Self { shared: Arc::new(Shared { parts, grammar, stop_ids }) })
+        Ok(Self { shared: Arc::new(Shared { parts, grammar, stop_ids }), has_grammar: true })
+    }
+
+    /// The same model with nothing between it and its words: to measure what it writes by itself.
+    #[must_use]
+    pub fn without_grammar(&self) -> Self {
+        Self { has_grammar: false, ..self.clone() }
     }
 
     /// Tokens of prompt and answer together.
@@ -110,7 +116,7 @@ impl LocalModel {
     /// A schema that is refused, or a prompt that does not fit.
     pub fn prepare(&self, request: &Request, top_logprobs: Option<u32>) -> Result<Prepared, ApiError> {
         let (prompt, opening) = self.prompt(request);
-        let constraint = constraint_spec(request, opening)?;
+        let constraint = constraint_spec(request, opening)?.filter(|_| self.has_grammar);
         let constraint = constraint.map(|spec| self.shared.grammar.constraint(&spec)).transpose()?;
         let budget = request.thinking.budget_tokens.filter(|_| opening != Opening::Answer);
         Ok(Prepared {
@@ -190,12 +196,7 @@ impl LocalModel {
         first: Option<RequestId>,
         progress: Arc<Progress>,
     ) -> Result<(RequestId, Pieces), ApiError> {
-        let (sender, events) = unbounded_channel();
-        let counts = Arc::clone(&progress);
-        let sink = Box::new(move |event| {
-            counts.token_came();
-            sender.send(event).map_or(Delivery::Gone, |()| Delivery::Taken)
-        });
+        let (sink, events) = channel();
         let request = self.engine_request(prepared, class, seed, first);
         let ticket = self.engine().submit(request, sink)?;
         let n_prompt = if first.is_none() { prepared.prompt.len() as u64 } else { 0 };
@@ -208,7 +209,7 @@ impl LocalModel {
         let options = prepared.is_chat.then_some(options);
         let reader = Reader::new(self.tokenizer(), options, &prepared.sampling.stop, progress);
         let id = ticket.id();
-        Ok((id, Box::pin(Answer::new(events, ticket, reader))))
+        Ok((id, Box::pin(Answer { events, ticket: Some(ticket), reader })))
     }
 
     fn engine_request(

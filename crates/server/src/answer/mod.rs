@@ -8,6 +8,8 @@ mod reader;
 pub mod served;
 pub mod stop;
 
+pub use reader::UNREAD_EVENTS_MAX;
+
 use crate::error::ApiError;
 use futures_util::Stream;
 use perilune_chat::model::Usage;
@@ -48,8 +50,8 @@ pub struct End {
 #[derive(Debug)]
 pub struct Progress {
     made: Instant,
-    /// When the engine gave its latest token, nanoseconds after `made`.
-    token_ns: AtomicU64,
+    /// When the engine gave the token that made the first piece, nanoseconds after `made`.
+    first_piece_ns: AtomicU64,
     prompt: AtomicU64,
     cached: AtomicU64,
     completion: AtomicU64,
@@ -61,7 +63,7 @@ impl Default for Progress {
         let zero = || AtomicU64::new(0);
         Self {
             made: Instant::now(),
-            token_ns: zero(),
+            first_piece_ns: zero(),
             prompt: zero(),
             cached: zero(),
             completion: zero(),
@@ -71,16 +73,17 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// The engine has just given a token.
-    pub(crate) fn token_came(&self) {
-        let now = u64::try_from(self.made.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.token_ns.store(now, Ordering::Relaxed);
+    /// The token that the engine gave `at` made a piece; only the first such counts.
+    pub(crate) fn piece_came(&self, at: Instant) {
+        let ns = u64::try_from(at.saturating_duration_since(self.made).as_nanos()).unwrap_or(u64::MAX);
+        // A second piece finds the place taken, which is what is meant.
+        let _ = self.first_piece_ns.compare_exchange(0, ns.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Time since the engine gave its latest token; `None` before the first.
+    /// Time since the engine gave the token that made the first piece; `None` before it.
     #[must_use]
-    pub fn since_token(&self) -> Option<Duration> {
-        let came = self.token_ns.load(Ordering::Relaxed);
+    pub fn since_first_piece(&self) -> Option<Duration> {
+        let came = self.first_piece_ns.load(Ordering::Relaxed);
         (came > 0).then(|| self.made.elapsed().saturating_sub(Duration::from_nanos(came)))
     }
 

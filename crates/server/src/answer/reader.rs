@@ -13,20 +13,53 @@ use perilune_engine::request as engine;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use tokio::sync::mpsc::UnboundedReceiver;
+use std::time::Instant;
+use tokio::sync::mpsc::{self, Receiver, error::TrySendError};
+
+/// Events that may wait for their reader; a request whose reader is further behind is cancelled. About 70 bytes each,
+/// without log-probabilities.
+pub const UNREAD_EVENTS_MAX: usize = 8_192;
+
+/// The engine's events on their way to a reader.
+pub(super) struct Events {
+    /// Each with the moment at which the engine gave it.
+    receiver: Receiver<(Instant, engine::Event)>,
+    is_overrun: Arc<AtomicBool>,
+}
+
+/// A sink for the engine, and where its events come out.
+pub(super) fn channel() -> (engine::EventSink, Events) {
+    let (sender, receiver) = mpsc::channel(UNREAD_EVENTS_MAX);
+    let is_overrun = Arc::new(AtomicBool::new(false));
+    let overrun = Arc::clone(&is_overrun);
+    let sink = move |event| match sender.try_send((Instant::now(), event)) {
+        Ok(()) => engine::Delivery::Taken,
+        Err(error) => {
+            overrun.fetch_or(matches!(error, TrySendError::Full(_)), Ordering::Relaxed);
+            engine::Delivery::Gone
+        }
+    };
+    (Box::new(sink), Events { receiver, is_overrun })
+}
+
+impl Events {
+    /// Why they ended without a last one.
+    fn broke_off(&self) -> ApiError {
+        if self.is_overrun.load(Ordering::Relaxed) {
+            ApiError::slow_reader(UNREAD_EVENTS_MAX)
+        } else {
+            ApiError::internal(&"the engine has stopped")
+        }
+    }
+}
 
 /// One choice on its way; dropping it cancels the engine's work.
 pub(super) struct Answer {
-    events: UnboundedReceiver<engine::Event>,
-    ticket: Option<Ticket>,
-    reader: Reader,
-}
-
-impl Answer {
-    pub(super) fn new(events: UnboundedReceiver<engine::Event>, ticket: Ticket, reader: Reader) -> Self {
-        Self { events, ticket: Some(ticket), reader }
-    }
+    pub(super) events: Events,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) reader: Reader,
 }
 
 impl Stream for Answer {
@@ -41,10 +74,13 @@ impl Stream for Answer {
                 self.ticket = None;
                 return Poll::Ready(None);
             }
-            match self.events.poll_recv(cx) {
+            match self.events.receiver.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(event)) => self.reader.take(event),
-                Poll::Ready(None) => self.reader.fail(ApiError::internal(&"the engine has stopped")),
+                Poll::Ready(Some((at, event))) => self.reader.take(at, event),
+                Poll::Ready(None) => {
+                    let error = self.events.broke_off();
+                    self.reader.fail(error);
+                }
             }
         }
     }
@@ -121,7 +157,7 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: engine::Event) {
+    fn take(&mut self, at: Instant, event: engine::Event) {
         match event {
             engine::Event::Started { n_cached } => {
                 let usage = self.progress.usage();
@@ -130,6 +166,9 @@ impl Reader {
             }
             engine::Event::Token(token) => self.token(&token),
             engine::Event::Finished { finish, .. } => self.finished(finish),
+        }
+        if !self.ready.is_empty() {
+            self.progress.piece_came(at);
         }
     }
 

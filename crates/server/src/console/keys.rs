@@ -1,7 +1,7 @@
-//! Keys: make one (it is shown once), see all, end one.
+//! Keys: make one (it is shown once), see all, end one. What changes of one is in `key`.
 
 use super::shell::{alert, scroll, token_field};
-use super::text::{count, time};
+use super::text::{count, dollars, limit, time};
 use super::{Broken, Console, Session, html as page, see_other};
 use crate::app::App;
 use crate::store::{Key, KeyKind, KeyLimits, Usd};
@@ -16,8 +16,6 @@ use serde::Deserialize;
 pub(super) const PAGE: (&str, &str) = ("/console/keys", "Keys");
 /// Characters of a key's name.
 const NAME_CHARS_MAX: usize = 100;
-/// Dollars that a balance may have.
-const DOLLARS_MAX: f64 = 1e9;
 
 /// What the form sends, as typed.
 #[derive(Deserialize, Default)]
@@ -99,29 +97,12 @@ impl Typed {
             "admin" => KeyKind::Admin,
             _ => return Err("A token opens the APIs, or the console too: choose one of the two."),
         };
-        let limit = |typed: &str| match typed.trim() {
-            "" => Ok(None),
-            typed => match typed.parse::<u32>() {
-                Ok(n) if n > 0 => Ok(Some(n)),
-                _ => Err("A limit is a whole number from 1 to 4,294,967,295; leave it empty for none."),
-            },
-        };
         let limits = KeyLimits {
             requests_per_min: limit(&self.requests_per_min)?,
             tokens_per_min: limit(&self.tokens_per_min)?,
             concurrency: limit(&self.concurrency)?,
         };
-        Ok((name.to_owned(), kind, limits, self.balance()?))
-    }
-
-    fn balance(&self) -> Result<Option<Usd>, &'static str> {
-        match self.balance.trim() {
-            "" => Ok(None),
-            typed => match typed.parse::<f64>() {
-                Ok(dollars) if (0.0..=DOLLARS_MAX).contains(&dollars) => Ok(Some(Usd::from_dollars(dollars))),
-                _ => Err("A balance is an amount in dollars, such as 25 or 0.5; leave it empty for none."),
-            },
-        }
+        Ok((name.to_owned(), kind, limits, dollars(&self.balance, 0.0)?.map(Usd::from_dollars)))
     }
 }
 
@@ -172,6 +153,7 @@ fn state(session: &Session, key: &Key) -> Markup {
         @if let Some(ms) = key.revoked_ms {
             "revoked " span.time { (time(ms)) }
         } @else {
+            a href=(format!("{}/{}", PAGE.0, key.id)) aria-label=(format!("Change {}", key.name)) { "Change…" }
             details.confirm {
                 summary aria-label=(format!("Revoke {}", key.name)) { "Revoke…" }
                 form method="post" action=(format!("/console/keys/{}/revoke", key.id)) {

@@ -2,7 +2,7 @@
 
 use super::session::{COOKIE, SESSION_TIME, Session};
 use super::shell::alert;
-use super::{Broken, Console, html as page, see_other};
+use super::{Broken, Console, Entry, html as page, see_other};
 use crate::app::App;
 use crate::store::{KeyKind, digest};
 use axum::extract::{Query, State};
@@ -74,7 +74,7 @@ pub(super) async fn enter(
         return Ok((StatusCode::UNAUTHORIZED, page(shown)).into_response());
     }
     let cookie = app.sessions().begin(key_digest)?;
-    let to = console.entries().iter().map(|entry| entry.path.as_str()).find(|path| *path == next);
+    let to = console.leads_to(&next).then_some(next.as_str());
     let cookie = console.cookie(&cookie, SESSION_TIME.as_secs())?;
     Ok(([(header::SET_COOKIE, cookie)], see_other(to.unwrap_or("/console/"))).into_response())
 }
@@ -91,6 +91,16 @@ pub(super) async fn leave(
 }
 
 impl Console {
+    /// Whether a path is a page of the navigation or lies beneath one.
+    fn leads_to(&self, path: &str) -> bool {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '-' | '_' | '.');
+        let beneath = |entry: &Entry| {
+            path.strip_prefix(&entry.path)
+                .map(|rest| rest.chars().all(is_plain) && (rest.is_empty() || rest.starts_with('/')))
+        };
+        self.entries().iter().filter_map(beneath).any(|is_page| is_page)
+    }
+
     /// The cookie's line: sent back to this host only, by its own pages only, never shown to a script.
     fn cookie(&self, value: &str, max_age_s: u64) -> Result<HeaderValue, Broken> {
         let secure = if self.is_tls() { "; Secure" } else { "" };

@@ -1,4 +1,4 @@
-//! Pages for the people who run the server: chat, keys, usage, the API, the model.
+//! Pages for the people who run the server: chat, keys, prices, usage, the API, the model.
 //!
 //! A request's walk: `guard` puts the security headers on, finds the session of the cookie or sends the reader to
 //! the login, and refuses whatever would change something without the session's token; then one file a page. Every
@@ -10,9 +10,11 @@ mod assets;
 mod chart;
 mod chat;
 mod guard;
+mod key;
 mod keys;
 mod login;
 mod model;
+mod prices;
 mod session;
 mod shell;
 mod text;
@@ -21,6 +23,7 @@ mod usage;
 pub use model::{Memory, ModelCard};
 pub use session::{COOKIE, SESSION_TIME, SESSIONS_MAX, Session, Sessions, TOKEN_FIELD, TOKEN_HEADER};
 pub use shell::{Entry, token_field};
+pub use text::{bytes, count, time};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -55,7 +58,8 @@ impl Console {
     #[must_use]
     pub fn new(card: Option<ModelCard>, is_tls: bool) -> Self {
         let entry = |(path, name): (&str, &str)| Entry { path: path.to_owned(), name: name.to_owned() };
-        let entries = [chat::PAGE, keys::PAGE, usage::PAGE, api::PAGE, model::PAGE].map(entry).to_vec();
+        let entries =
+            [chat::PAGE, keys::PAGE, prices::PAGE, usage::PAGE, api::PAGE, model::PAGE].map(entry).to_vec();
         Self { inner: Arc::new(Inner { card, is_tls, entries, guests: Router::new() }) }
     }
 
@@ -75,6 +79,10 @@ impl Console {
             .route(chat::PAGE.0, get(chat::show))
             .route(keys::PAGE.0, get(keys::show).post(keys::add))
             .route("/console/keys/{id}/revoke", post(keys::revoke))
+            .route("/console/keys/{id}", get(key::show).post(key::limits))
+            .route("/console/keys/{id}/balance", post(key::balance))
+            .route(prices::PAGE.0, get(prices::show).post(prices::set))
+            .route("/console/prices/remove", post(prices::remove))
             .route(usage::PAGE.0, get(usage::show))
             .route(api::PAGE.0, get(api::show).post(api::attempt))
             .route(model::PAGE.0, get(model::show))

@@ -1,10 +1,36 @@
-//! Numbers and times as the pages write them.
+//! Numbers and times as the pages write them, and as people type them.
 
 /// Milliseconds of a day.
 pub(super) const DAY_MS: i64 = 86_400_000;
 
+/// Dollars that a balance may have.
+const DOLLARS_MAX: f64 = 1e9;
+
+/// A limit as typed; empty is none.
+pub(super) fn limit(typed: &str) -> Result<Option<u32>, &'static str> {
+    match typed.trim() {
+        "" => Ok(None),
+        typed => match typed.parse::<u32>() {
+            Ok(n) if n > 0 => Ok(Some(n)),
+            _ => Err("A limit is a whole number from 1 to 4,294,967,295; leave it empty for none."),
+        },
+    }
+}
+
+/// An amount from `least` as typed; empty is none.
+pub(super) fn dollars(typed: &str, least: f64) -> Result<Option<f64>, &'static str> {
+    match typed.trim() {
+        "" => Ok(None),
+        typed => match typed.parse::<f64>() {
+            Ok(dollars) if (least..=DOLLARS_MAX).contains(&dollars) => Ok(Some(dollars)),
+            _ => Err("A balance is an amount in dollars, such as 25 or 0.5; leave it empty for none."),
+        },
+    }
+}
+
 /// `1234567` as `1,234,567`.
-pub(super) fn count(n: u64) -> String {
+#[must_use]
+pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -17,7 +43,8 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// Bytes in the unit that keeps the number between 1 and 1000, as disks are sold: 1 GB is 10^9 bytes.
-pub(super) fn bytes(n: u64) -> String {
+#[must_use]
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (n as f64, 0);
     while value >= 999.5 && unit + 1 < UNITS.len() {
@@ -44,7 +71,8 @@ pub(super) fn day(days: i64) -> String {
 }
 
 /// Unix milliseconds as `2025-11-24 19:53` (UTC).
-pub(super) fn time(ms: i64) -> String {
+#[must_use]
+pub fn time(ms: i64) -> String {
     let minutes = ms.rem_euclid(DAY_MS) / 60_000;
     format!("{} {:02}:{:02}", day(ms.div_euclid(DAY_MS)), minutes / 60, minutes % 60)
 }

@@ -17,12 +17,13 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 pub use openapi::document;
@@ -63,6 +64,10 @@ pub fn router(app: App, pages: Pages) -> Router {
 #[derive(Clone)]
 pub(crate) struct RequestId(pub(crate) String);
 
+/// When a request's head had come.
+#[derive(Clone, Copy)]
+struct Arrived(Instant);
+
 /// Names every request, catches what panics, counts and logs what was answered.
 async fn note(
     axum::extract::State(app): axum::extract::State<App>,
@@ -77,11 +82,11 @@ async fn note(
     request.extensions_mut().insert(RequestId(id.clone()));
     let route =
         request.extensions().get::<axum::extract::MatchedPath>().map(|route| route.as_str().to_owned());
-    let work = tokio::spawn(next.run(request));
-    let _aborted = AbortOnDrop(work.abort_handle());
-    let mut response = match work.await {
+    request.extensions_mut().insert(Arrived(since));
+    // In this task, not in one of its own: each change of tasks waits for a processor where the engine uses all.
+    let mut response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
-        Err(error) => ApiError::internal(&error).into_response(),
+        Err(_) => ApiError::internal(&"a handler panicked").into_response(),
     };
     let status = response.status().as_u16();
     app.metrics().request(route.as_deref().unwrap_or("other"), status);
@@ -91,15 +96,6 @@ async fn note(
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
-}
-
-/// Ends a handler's task when its client has gone.
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 fn request_id() -> Result<String, ApiError> {
@@ -126,13 +122,17 @@ pub(crate) async fn read(
     let (parts, body) = request.into_parts();
     let client = app.client(&parts.headers).await?;
     check_type(&parts.headers)?;
+    let waits = Instant::now();
     let body = read_body(&parts.headers, body).await?;
+    let waited = waits.elapsed();
     let request_id = match parts.extensions.get::<RequestId>() {
         Some(id) => id.0.clone(),
         None => request_id()?,
     };
     let n_bytes = body.len();
-    Ok((Ask { app, client, request_id, route, since: Instant::now(), n_bytes }, body))
+    // The head came before the body's last byte: what was waited for the body is not the server's share.
+    let since = parts.extensions.get::<Arrived>().map_or(waits, |head| head.0) + waited;
+    Ok((Ask { app, client, request_id, route, since, n_bytes }, body))
 }
 
 /// JSON only, where a type is named: a web form of elsewhere cannot send it unasked.

@@ -41,6 +41,26 @@ pub enum StoreError {
         /// What was named.
         named: String,
     },
+    /// A revoked key stays as it was.
+    #[error(
+        "key {id} is revoked, so nothing of it can change; make another with `perilune keys create NAME`"
+    )]
+    Revoked {
+        /// Its id.
+        id: i64,
+    },
+    /// Nothing can be added to what has no end.
+    #[error("key {id} has no balance to add to: it may spend without end; give it one with `--balance`")]
+    NoBalance {
+        /// Its id.
+        id: i64,
+    },
+    /// No price is set.
+    #[error("no price is set for {model:?}; `perilune prices list` shows those that are")]
+    NoSuchPrice {
+        /// Id of the model.
+        model: String,
+    },
     /// Several keys fit.
     #[error("{n} keys begin with {named:?}: give the id instead")]
     ManyKeys {

@@ -1,7 +1,7 @@
 //! API keys: made once, shown once, kept as a digest.
 
 use super::{Store, StoreError, Usd, now_ms};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 
@@ -60,6 +60,28 @@ pub struct Key {
     pub limits: KeyLimits,
     /// What it may still spend; `None` is without end. Below zero when the last requests cost more than was left.
     pub balance: Option<Usd>,
+}
+
+/// What is to change of a key; `None` leaves a limit as it is, `Some(None)` takes it away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyChange {
+    /// Requests a minute.
+    pub requests_per_min: Option<Option<u32>>,
+    /// Tokens a minute.
+    pub tokens_per_min: Option<Option<u32>>,
+    /// Requests at once.
+    pub concurrency: Option<Option<u32>>,
+    /// What it may still spend.
+    pub balance: Option<BalanceChange>,
+}
+
+/// What is to change of a balance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BalanceChange {
+    /// It becomes this, whatever it was; `None` is without end.
+    Set(Option<Usd>),
+    /// This is added (or taken, below zero) to what is left at that moment.
+    Add(Usd),
 }
 
 /// A key just made.
@@ -163,16 +185,19 @@ impl Store {
         .await
     }
 
-    /// The key with this digest, revoked ones included.
+    /// The key with this digest, revoked ones included. A balance is read behind the settlements handed over so far.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn key(&self, digest: [u8; 32]) -> Result<Option<Key>, StoreError> {
-        self.run(move |connection| {
+        let find = move |connection: &Connection| {
             let sql = format!("SELECT {COLUMNS} FROM keys WHERE digest = ?1");
             Ok(connection.prepare_cached(&sql)?.query_row([digest.to_vec()], read).optional()?)
-        })
-        .await
+        };
+        match self.read(find).await? {
+            Some(key) if key.balance.is_some() => self.run(move |connection| find(connection)).await,
+            key => Ok(key),
+        }
     }
 
     /// All keys, oldest first.
@@ -188,7 +213,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn has_api_keys(&self) -> Result<bool, StoreError> {
-        self.run(|connection| {
+        self.read(|connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM keys WHERE kind = 'api')";
             Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
         })
@@ -218,6 +243,43 @@ impl Store {
             let sql = "UPDATE keys SET revoked_ms = COALESCE(revoked_ms, ?2) WHERE id = ?1";
             connection.execute(sql, params![key.id, now_ms()])?;
             named(connection, &key.id.to_string())
+        })
+        .await
+    }
+
+    /// Changes a key's limits and balance, named as for [`Store::revoke_key`]; a running server follows with its next
+    /// request.
+    ///
+    /// # Errors
+    /// When no key, or more than one, is meant; a revoked one; or a sum for a key that has no balance.
+    pub async fn change_key(&self, text: &str, change: KeyChange) -> Result<Key, StoreError> {
+        let text = text.to_owned();
+        self.run(move |connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let key = named(&transaction, &text)?;
+            if key.revoked_ms.is_some() {
+                return Err(StoreError::Revoked { id: key.id });
+            }
+            let balance = match change.balance {
+                None => key.balance,
+                Some(BalanceChange::Set(balance)) => balance,
+                Some(BalanceChange::Add(sum)) => {
+                    let left = key.balance.ok_or(StoreError::NoBalance { id: key.id })?;
+                    Some(Usd { nano: left.nano.saturating_add(sum.nano) })
+                }
+            };
+            let limits = KeyLimits {
+                requests_per_min: change.requests_per_min.unwrap_or(key.limits.requests_per_min),
+                tokens_per_min: change.tokens_per_min.unwrap_or(key.limits.tokens_per_min),
+                concurrency: change.concurrency.unwrap_or(key.limits.concurrency),
+            };
+            let KeyLimits { requests_per_min, tokens_per_min, concurrency } = limits;
+            let nano = balance.map(|balance| balance.nano);
+            let sql = "UPDATE keys SET requests_per_min = ?2, tokens_per_min = ?3, concurrency = ?4, \
+                       balance_nano = ?5 WHERE id = ?1";
+            transaction.execute(sql, params![key.id, requests_per_min, tokens_per_min, concurrency, nano])?;
+            transaction.commit()?;
+            Ok(Key { limits, balance, ..key })
         })
         .await
     }

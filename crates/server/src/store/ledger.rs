@@ -4,6 +4,7 @@ use super::price::price_of;
 use super::{Store, StoreError, Usd, now_ms};
 use perilune_chat::model::Usage;
 use rusqlite::{Connection, Row, params};
+use std::future::Future;
 
 /// How a request stands in the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,11 +197,11 @@ fn settle(connection: &mut Connection, request_id: &str, outcome: Outcome) -> Re
 }
 
 impl Store {
-    /// Writes a request's line before its work begins.
+    /// Hands a request's line over to be written, before anything that it may be charged for; the future waits for it.
     ///
     /// # Errors
-    /// When the database fails: then the work must not begin.
-    pub async fn open_line(&self, opened: Opened) -> Result<(), StoreError> {
+    /// When the database fails: then the work must not go on.
+    pub fn open_line(&self, opened: Opened) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         self.run(move |connection| {
             let sql = "INSERT INTO ledger (request_id, key_id, model, class, route, opened_ms, status) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'open')";
@@ -215,7 +216,6 @@ impl Store {
             ])?;
             Ok(())
         })
-        .await
     }
 
     /// Settles a request's line without waiting; a failure is logged. For the moment a request's answer is dropped.

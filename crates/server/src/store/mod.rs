@@ -1,7 +1,8 @@
 //! What must survive a restart: API keys, balances, prices and one ledger line per request, in one SQLite file.
 //!
-//! One thread owns the connection and runs jobs in the order they come, so there is one writer and no lock; another
-//! process (the command line) may open the same file beside it. A request is booked twice: *opened* before its work
+//! One thread owns the connection that writes and runs jobs in the order they come, so there is one writer; keys are
+//! looked up through a connection that only reads, where they are asked for. Another process (the command line) may
+//! open the same file beside it. A request is booked twice: *opened* before its work
 //! begins and *settled* when it ends. A process killed between the two leaves an open line, which the next start
 //! marks `lost` and charges nothing for: its tokens are not known.
 
@@ -12,13 +13,15 @@ mod price;
 mod schema;
 
 pub use error::StoreError;
-pub use keys::{Key, KeyKind, KeyLimits, NewKey, digest};
+pub use keys::{BalanceChange, Key, KeyChange, KeyKind, KeyLimits, NewKey, digest};
 pub use ledger::{Line, Opened, Outcome, Period, Status, Totals};
-pub use price::{Price, Usd};
+pub use price::{PRICE_DOLLARS_MAX, Price, Usd};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
+use std::future::Future;
 use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
@@ -33,6 +36,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Clone)]
 pub struct Store {
     jobs: SyncSender<Job>,
+    /// Reads beside the writer, which takes less time than handing a job over; a store in memory has none.
+    reader: Option<Arc<Mutex<Connection>>>,
 }
 
 impl Store {
@@ -41,7 +46,11 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, or was written by a newer Perilune.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::start(Connection::open(path).map_err(|source| StoreError::at(path, source))?)
+        let at = |source| StoreError::at(path, source);
+        let store = Self::start(Connection::open(path).map_err(at)?)?;
+        let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at)?;
+        reader.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(Self { reader: Some(Arc::new(Mutex::new(reader))), ..store })
     }
 
     /// A store that lives as long as this process.
@@ -59,20 +68,37 @@ impl Store {
         let work = move || inbox.iter().for_each(|job| job(&mut connection));
         let thread = std::thread::Builder::new().name("perilune-store".to_owned());
         thread.spawn(work).map_err(StoreError::Thread)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, reader: None })
     }
 
-    /// Runs a job and waits for its result.
-    async fn run<T: Send + 'static>(
+    /// Reads what is committed: a row or two, here and now where there is a reader.
+    async fn read<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        match &self.reader {
+            Some(reader) => job(&reader.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => self.run(|connection| job(connection)).await,
+        }
+    }
+
+    /// Hands a job over now; the future waits for its result.
+    fn run<T: Send + 'static, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, F>
+    where
+        F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    {
         let (reply, result) = oneshot::channel();
-        self.post(move |connection| {
+        let posted = self.post(move |connection| {
             // A caller that has gone away needs no result.
             let _ = reply.send(job(connection));
-        })?;
-        result.await.map_err(|_| StoreError::Closed)?
+        });
+        async move {
+            posted?;
+            result.await.map_err(|_| StoreError::Closed)?
+        }
     }
 
     /// Hands a job over without waiting for it.

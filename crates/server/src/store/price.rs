@@ -41,12 +41,21 @@ pub struct Price {
     pub output: Usd,
 }
 
+/// Dollars per million tokens that a price may have.
+pub const PRICE_DOLLARS_MAX: f64 = 1e6;
+
 impl Price {
     /// From dollars per million tokens, as price lists print them.
     #[must_use]
     pub fn per_million(input: f64, cached: f64, output: f64) -> Self {
         let token = |dollars: f64| Usd::from_dollars(dollars / 1e6);
         Self { input: token(input), cached: token(cached), output: token(output) }
+    }
+
+    /// Dollars per million tokens: input, cached input, output.
+    #[must_use]
+    pub fn dollars_per_million(&self) -> [f64; 3] {
+        [self.input, self.cached, self.output].map(|token| token.nano as f64 / 1e3)
     }
 
     /// Cost of a request; `cached_tokens` are part of `prompt_tokens`.
@@ -94,5 +103,39 @@ impl Store {
     pub async fn price(&self, model: &str) -> Result<Option<Price>, StoreError> {
         let model = model.to_owned();
         self.run(move |connection| price_of(connection, &model)).await
+    }
+
+    /// All prices by model.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn prices(&self) -> Result<Vec<(String, Price)>, StoreError> {
+        self.run(|connection| {
+            let sql = "SELECT model, input_nano, cached_nano, output_nano FROM prices ORDER BY model";
+            let usd = |nano| Usd { nano };
+            let read = |row: &rusqlite::Row<'_>| {
+                let price =
+                    Price { input: usd(row.get(1)?), cached: usd(row.get(2)?), output: usd(row.get(3)?) };
+                Ok((row.get(0)?, price))
+            };
+            let prices = connection.prepare_cached(sql)?.query_map([], read)?.collect::<Result<_, _>>()?;
+            Ok(prices)
+        })
+        .await
+    }
+
+    /// Takes a model's price away: its tokens cost nothing from now on.
+    ///
+    /// # Errors
+    /// When none is set.
+    pub async fn remove_price(&self, model: &str) -> Result<(), StoreError> {
+        let model = model.to_owned();
+        self.run(move |connection| {
+            match connection.execute("DELETE FROM prices WHERE model = ?1", [&model])? {
+                0 => Err(StoreError::NoSuchPrice { model }),
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 }

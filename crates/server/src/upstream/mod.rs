@@ -1,15 +1,20 @@
-//! A model at another endpoint: the vendor, a gateway, another engine, spoken to in OpenAI's shape.
+//! A model at another endpoint: the vendor, a gateway, another engine, spoken to in OpenAI's or in Anthropic's shape.
 //!
-//! The client implements `ChatModel`, so the server forwards an id to it and the agent drives it alike.
+//! The client implements `ChatModel`, so the server forwards an id to it and the agent drives it alike. A request goes
+//! out as `body`, what comes back is read by `openai` or `anthropic`, streamed or whole, and what fails by `refusal`.
 
-mod read;
+mod anthropic;
+mod body;
+mod openai;
+mod refusal;
 mod sse;
 
-use crate::answer::{End, Piece, Pieces, Progress};
+use crate::answer::{End, Piece, Progress};
 use crate::error::ApiError;
+use body::read;
 use futures_util::{Stream, StreamExt, stream};
-use http::{Method, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{HeaderValue, Method, Uri, header};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,9 +22,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use perilune_chat::message::Request;
 use perilune_chat::model::{ChatModel, Event, EventStream, ModelError, Usage};
-use perilune_chat::wire::openai;
-use read::Reader;
-use sse::Lines;
+use perilune_chat::scanner::{Delta, Finish};
+use perilune_chat::wire::openai::TokenLogprob;
+use refusal::Hider;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,35 +33,81 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of an endpoint.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
-/// Bytes of a failed response that are read for its sentence.
-const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// In which shape an endpoint is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// `POST /chat/completions`, key in `Authorization: Bearer`.
+    #[default]
+    OpenAi,
+    /// `POST /messages`, key in `x-api-key`.
+    Anthropic,
+}
 
 /// Where a model is and how it is asked.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// Base address, such as `https://api.example.com/v1`; `/chat/completions` is added.
+    /// Base address, such as `https://api.example.com/v1`; `/chat/completions` or `/messages` is added.
     pub base_url: String,
     /// The server's own key there.
     pub api_key: Option<String>,
     /// The model's id there.
     pub model: String,
+    /// Its shape.
+    pub dialect: Dialect,
 }
 
 /// A client of one endpoint.
 #[derive(Clone)]
 pub struct Upstream {
-    endpoint: Arc<Endpoint>,
+    model: Arc<str>,
+    dialect: Dialect,
     uri: Uri,
+    key: Option<HeaderValue>,
+    hider: Hider,
+    seals: Arc<anthropic::Seals>,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// The pieces of several choices, each with its choice's number.
+pub(crate) type NumberedPieces = Pin<Box<dyn Stream<Item = (u32, Result<Piece, ApiError>)> + Send>>;
+
+/// What an endpoint sends, with the number of its choice where it belongs to one.
+enum Came {
+    Delta(u32, Delta),
+    Logprob(u32, TokenLogprob),
+    /// Counts of all choices together; comes before the first [`Came::Finish`].
+    Usage(Usage),
+    Finish {
+        choice: u32,
+        finish: Finish,
+        stop_string: Option<String>,
+        /// This choice's own counts, where the endpoint says them.
+        usage: Option<Usage>,
+    },
+}
+
+type CameStream = Pin<Box<dyn Stream<Item = Result<Came, ModelError>> + Send>>;
+
+/// How many choices, with how many alternatives a token.
+#[derive(Debug, Clone, Copy)]
+struct Choices {
+    n: u32,
+    top_logprobs: Option<u32>,
 }
 
 impl Upstream {
     /// A client; nothing is sent yet.
     ///
     /// # Errors
-    /// An address that is none.
+    /// An address that is none, or a key that no header can carry.
     pub fn new(endpoint: Endpoint) -> Result<Self, String> {
-        let text = format!("{}/chat/completions", endpoint.base_url.trim_end_matches('/'));
+        let Endpoint { base_url, api_key, model, dialect } = endpoint;
+        let path = match dialect {
+            Dialect::OpenAi => "chat/completions",
+            Dialect::Anthropic => "messages",
+        };
+        let text = format!("{}/{path}", base_url.trim_end_matches('/'));
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no address: {error}"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
             return Err(format!("{text:?} is no address; write it as https://host/v1"));
@@ -68,123 +120,170 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new()).build(https);
-        Ok(Self { endpoint: Arc::new(endpoint), uri, client })
+        Ok(Self {
+            model: model.into(),
+            dialect,
+            key: api_key.as_deref().map(|key| key_header(dialect, key)).transpose()?,
+            hider: Hider::new(api_key),
+            uri,
+            seals: Arc::default(),
+            client: Client::builder(TokioExecutor::new()).build(https),
+        })
     }
 
-    /// An answer as the server's pieces, counting into `progress`.
-    pub(crate) fn pieces(&self, request: Request, progress: Arc<Progress>) -> Pieces {
-        let mut usage = Usage::default();
-        let mut n_deltas = 0;
-        let piece = move |event: Result<Event, ModelError>| -> Option<Result<Piece, ApiError>> {
-            match event {
-                Ok(Event::Delta(delta)) => {
-                    // Until the endpoint counts, a delta counts as a token: what a client leaves behind is charged.
-                    n_deltas += 1;
-                    progress.set(Usage { completion_tokens: n_deltas, ..Usage::default() });
-                    Some(Ok(Piece::Delta(delta)))
-                }
-                Ok(Event::Usage(counted)) => {
-                    usage = counted;
-                    progress.set(counted);
-                    None
-                }
-                Ok(Event::Finish { finish, left_open }) => {
-                    Some(Ok(Piece::End(End { finish, stop_string: None, left_open, usage })))
-                }
-                Err(error) => Some(Err(error.into())),
+    /// Whether the endpoint's format can carry this request.
+    ///
+    /// # Errors
+    /// The first field that it has no place for.
+    pub(crate) fn check(&self, request: &Request, n: u32, top_logprobs: Option<u32>) -> Result<(), ApiError> {
+        match self.dialect {
+            Dialect::OpenAi => Ok(()),
+            Dialect::Anthropic => anthropic::check(request, n, top_logprobs)
+                .map_err(|(field, message)| ApiError::invalid(Some(field), message)),
+        }
+    }
+
+    /// The answers of as many choices as there are `progress`es, counting into them. Where the endpoint counts all
+    /// choices together, the first one's counts hold the sum.
+    pub(crate) fn pieces(
+        &self,
+        request: Request,
+        top_logprobs: Option<u32>,
+        progress: Vec<Arc<Progress>>,
+    ) -> NumberedPieces {
+        let choices = Choices { n: progress.len() as u32, top_logprobs };
+        let mut counts = Counts::new(progress);
+        let piece = move |came: Result<Came, ModelError>| match came {
+            Ok(came) => counts.piece(came),
+            Err(error) => Some((0, Err(error.into()))),
+        };
+        Box::pin(self.came(request, choices).map(piece).filter_map(std::future::ready))
+    }
+
+    fn came(&self, request: Request, choices: Choices) -> CameStream {
+        let this = self.clone();
+        let begin = async move {
+            match this.send(&request, choices).await {
+                Ok(response) => read(response, &this, choices.n).left_stream(),
+                Err(error) => stream::iter([Err(error)]).right_stream(),
             }
         };
-        Box::pin(self.answer(request).map(piece).filter_map(std::future::ready))
+        let hider = self.hider.clone();
+        let hidden = move |came: Result<Came, ModelError>| came.map_err(|error| hider.error(error));
+        Box::pin(stream::once(begin).flatten().map(hidden))
     }
 
-    fn body(&self, request: &Request) -> Result<Bytes, ModelError> {
-        let body = openai::ChatRequest {
-            model: Some(self.endpoint.model.clone()),
-            stream: Some(true),
-            stream_options: Some(openai::StreamOptions { include_usage: true }),
-            ..openai::ChatRequest::from(request)
+    fn body(&self, request: &Request, choices: Choices) -> Result<Bytes, ModelError> {
+        let body = match self.dialect {
+            Dialect::OpenAi => serde_json::to_vec(&openai::request(request, &self.model, choices)),
+            Dialect::Anthropic => {
+                anthropic::check(request, choices.n, choices.top_logprobs)
+                    .map_err(|(_, message)| ModelError::Refused { status: None, message })?;
+                serde_json::to_vec(&anthropic::request(request, &self.model, &self.seals))
+            }
         };
-        serde_json::to_vec(&body)
-            .map(Bytes::from)
-            .map_err(|error| ModelError::Protocol { message: error.to_string() })
+        body.map(Bytes::from).map_err(|error| ModelError::Protocol { message: error.to_string() })
     }
 
     /// Sends a request and waits for the head of its answer.
-    async fn send(&self, request: &Request) -> Result<Incoming, ModelError> {
+    async fn send(
+        &self,
+        request: &Request,
+        choices: Choices,
+    ) -> Result<http::Response<Incoming>, ModelError> {
         let mut builder = http::Request::builder()
             .method(Method::POST)
             .uri(self.uri.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "text/event-stream");
-        if let Some(key) = &self.endpoint.api_key {
-            builder = builder.header(header::AUTHORIZATION, format!("Bearer {key}"));
+            .header(header::ACCEPT, "text/event-stream, application/json");
+        if self.dialect == Dialect::Anthropic {
+            builder = builder.header("anthropic-version", anthropic::VERSION);
+        }
+        if let Some(key) = self.key.clone() {
+            let name = match self.dialect {
+                Dialect::OpenAi => header::AUTHORIZATION,
+                Dialect::Anthropic => http::HeaderName::from_static("x-api-key"),
+            };
+            builder = builder.header(name, key);
         }
         let broken = |message: String| ModelError::Transport { message };
-        let sent = builder.body(Full::new(self.body(request)?)).map_err(|error| broken(error.to_string()))?;
+        let sent =
+            builder.body(Full::new(self.body(request, choices)?)).map_err(|e| broken(e.to_string()))?;
         let answered = tokio::time::timeout(SILENCE_MAX, self.client.request(sent)).await;
         let response = answered.map_err(|_| broken("the endpoint did not answer in time".to_owned()))?;
         let response =
             response.map_err(|error| broken(format!("{} cannot be reached: {error}", self.uri)))?;
-        if response.status().is_success() { Ok(response.into_body()) } else { Err(refusal(response).await) }
+        if response.status().is_success() { Ok(response) } else { Err(refusal::of(response).await) }
     }
 }
 
-/// A failed response as an error that says what to do.
-async fn refusal(response: http::Response<Incoming>) -> ModelError {
-    let status = response.status();
-    let wait = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let body = Limited::new(response.into_body(), ERROR_BYTES_MAX).collect().await;
-    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-    let message = match serde_json::from_slice::<openai::ErrorBody>(&body) {
-        Ok(body) => body.error.message,
-        Err(_) => String::from_utf8_lossy(&body).chars().take(500).collect(),
+/// The header's value that carries the key; it is marked so that no log shows it.
+fn key_header(dialect: Dialect, key: &str) -> Result<HeaderValue, String> {
+    let text = match dialect {
+        Dialect::OpenAi => format!("Bearer {key}"),
+        Dialect::Anthropic => key.to_owned(),
     };
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ModelError::Unauthorized { message },
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            ModelError::Busy { retry_after_ms: wait.map(|seconds| seconds.saturating_mul(1000)), message }
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| "the endpoint's key holds characters that no header can carry; copy it again")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What the choices of one request have used.
+struct Counts {
+    progress: Vec<Arc<Progress>>,
+    n_deltas: Vec<u64>,
+}
+
+impl Counts {
+    fn new(progress: Vec<Arc<Progress>>) -> Self {
+        Self { n_deltas: vec![0; progress.len()], progress }
+    }
+
+    fn piece(&mut self, came: Came) -> Option<(u32, Result<Piece, ApiError>)> {
+        match came {
+            Came::Delta(choice, delta) => {
+                self.delta(choice as usize);
+                Some((choice, Ok(Piece::Delta(delta))))
+            }
+            Came::Logprob(choice, logprob) => Some((choice, Ok(Piece::Logprob(logprob)))),
+            Came::Usage(usage) => {
+                self.progress.iter().for_each(|one| one.set(Usage::default()));
+                self.progress.first()?.set(usage);
+                None
+            }
+            Came::Finish { choice, finish, stop_string, usage } => {
+                let counted = || self.progress.get(choice as usize).map(|one| one.usage());
+                let usage = usage.or_else(counted).unwrap_or_default();
+                Some((choice, Ok(Piece::End(End { finish, stop_string, left_open: None, usage }))))
+            }
         }
-        _ if status.is_client_error() => ModelError::Refused { status: Some(status.as_u16()), message },
-        _ => ModelError::Transport { message: format!("{status}: {message}") },
+    }
+
+    /// Until the endpoint counts, a delta counts as a token: what a client leaves behind is charged.
+    fn delta(&mut self, choice: usize) {
+        let Some((n, progress)) = self.n_deltas.get_mut(choice).zip(self.progress.get(choice)) else {
+            return;
+        };
+        *n += 1;
+        progress.set(Usage { completion_tokens: *n, ..Usage::default() });
     }
 }
 
 impl ChatModel for Upstream {
     fn name(&self) -> &str {
-        &self.endpoint.model
+        &self.model
     }
 
     fn answer(&self, request: Request) -> EventStream {
-        let this = self.clone();
-        let begin = async move {
-            match this.send(&request).await {
-                Ok(body) => read(body).left_stream(),
-                Err(error) => stream::iter([Err(error)]).right_stream(),
-            }
+        let event = |came| match came {
+            Ok(Came::Delta(_, delta)) => Some(Ok(Event::Delta(delta))),
+            Ok(Came::Logprob(..)) => None,
+            Ok(Came::Usage(usage)) => Some(Ok(Event::Usage(usage))),
+            Ok(Came::Finish { finish, .. }) => Some(Ok(Event::Finish { finish, left_open: None })),
+            Err(error) => Some(Err(error)),
         };
-        Box::pin(stream::once(begin).flatten())
+        let came = self.came(request, Choices { n: 1, top_logprobs: None });
+        Box::pin(came.map(event).filter_map(std::future::ready))
     }
-}
-
-/// The events of a body, as it comes.
-fn read(body: Incoming) -> impl Stream<Item = Result<Event, ModelError>> + Send {
-    let state = Some((body, Lines::default(), Reader::default()));
-    let step = |state| async move {
-        let (mut body, mut lines, mut reader): (Incoming, Lines, Reader) = state?;
-        let mut events = Vec::new();
-        let is_over = match tokio::time::timeout(SILENCE_MAX, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                frame.into_data().is_ok_and(|data| reader.take(lines.push(&data), &mut events))
-            }
-            Ok(Some(Err(error))) => reader.broken(&error.to_string(), &mut events),
-            Ok(None) => reader.close(&mut events),
-            Err(_) => reader.broken("the endpoint fell silent", &mut events),
-        };
-        Some((stream::iter(events), (!is_over).then_some((body, lines, reader))))
-    };
-    stream::unfold(state, step).flatten()
 }

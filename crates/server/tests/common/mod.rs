@@ -14,11 +14,14 @@ use perilune_engine::{Engine, EngineHandle, EngineThread, Settings};
 use perilune_server::answer::local::{LocalModel, Parts};
 use perilune_server::app::App;
 use perilune_server::routes;
+use perilune_server::serve::serve;
 use perilune_server::store::Store;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 use tower::ServiceExt;
 
 const BLOCK: usize = 64;
@@ -30,6 +33,11 @@ pub(crate) fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_ranks(&std::fs::read(path).unwrap(), None).unwrap())
 }
 
+/// Tokens before the answer in which the parrot looks for what it is to say.
+const ASK_TOKENS: usize = 64;
+/// Positions of the parrot.
+const N_POSITIONS: usize = 16_384;
+
 /// Scripts by the text that asks for them.
 pub(crate) type Scripts = Arc<Mutex<HashMap<u64, Vec<u32>>>>;
 
@@ -40,13 +48,14 @@ struct Parrot {
     tokenizer: Arc<Tokenizer>,
     pub(crate) scripts: Scripts,
     step: Duration,
+    n_positions: usize,
 }
 
 impl Parrot {
     fn wanted(&self, ids: &[u32]) -> Option<u32> {
         let markers = self.tokenizer.markers();
         let head = ids.iter().rposition(|id| *id == markers.im_middle)? + 1;
-        let text = self.tokenizer.decode(&ids[..head]);
+        let text = self.tokenizer.decode(&ids[head.saturating_sub(ASK_TOKENS)..head]);
         let number = text.rsplit('@').nth(1)?.parse().ok()?;
         let scripts = self.scripts.lock().unwrap();
         Some(scripts.get(&number)?.get(ids.len() - head).copied().unwrap_or(markers.im_end))
@@ -80,7 +89,7 @@ impl ForwardModel for Parrot {
     }
 
     fn n_positions_max(&self) -> usize {
-        16_384
+        self.n_positions
     }
 
     fn n_blocks(&self) -> usize {
@@ -114,12 +123,22 @@ impl House {
 
     /// One whose steps take `step`, with a store of its own.
     pub(crate) fn with(step: Duration, store: Store) -> Self {
+        Self::build(step, store, N_POSITIONS)
+    }
+
+    /// One whose context holds `n_positions` tokens.
+    pub(crate) fn roomy(n_positions: usize) -> Self {
+        Self::build(Duration::ZERO, Store::in_memory().unwrap(), n_positions)
+    }
+
+    fn build(step: Duration, store: Store, n_positions: usize) -> Self {
         let (tokenizer, scripts) = (tokenizer(), Scripts::default());
         let parrot = Parrot {
             slots: vec![0; N_BLOCKS * BLOCK],
             tokenizer: Arc::clone(&tokenizer),
             scripts: Arc::clone(&scripts),
             step,
+            n_positions,
         };
         let since = Instant::now();
         let engine = Engine::new(parrot, Settings::default(), Box::new(move || since.elapsed()));
@@ -133,6 +152,15 @@ impl House {
         let app = App::new(store, true).unwrap().with_local(LocalModel::new(parts).unwrap());
         let router = routes::router(app.clone(), routes::Pages::new());
         Self { app, router, tokenizer, engine, scripts }
+    }
+
+    /// Listens on a socket; its address.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (app, router) = (self.app.clone(), self.router.clone());
+        tokio::spawn(serve(listener, app, router, std::future::pending(), Duration::ZERO));
+        address
     }
 
     /// Text that makes the model say `script`, whose special tokens are read by name.

@@ -1,0 +1,160 @@
+//! Prefill over a cache of latents: keys and values expanded block by block.
+
+use super::{Latents, MlaShape, Query, Running};
+use crate::BLOCK_TOKENS;
+use crate::cpu::{Cpu, dispatch};
+use crate::matrix::Matrix;
+use crate::quant::dequantize_rows;
+use crate::reference::Product;
+use crate::shared::{Scratch, Shared};
+
+/// Rows whose scores with a block are taken at a time.
+const ROWS: usize = 64;
+
+/// Attention that expands keys and values from latents, one block at a time for all rows of a head.
+///
+/// `kv_b` [H (nope + v), R], `out` [T, H, v].
+pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latents<'_>, out: &mut [f32]) {
+    let shape = query.shape;
+    let out = Shared::new(out);
+    let n_context = query.positions.iter().max().map_or(0, |p| p + 1);
+    cpu.pool().run(shape.n_heads, &|h| {
+        let mut scratch = Scratch::take();
+        let mut head = Head::new(cpu, query, kv_b, h, &mut scratch);
+        for start in (0..n_context).step_by(BLOCK_TOKENS) {
+            head.expand(cpu, latents, start / BLOCK_TOKENS, BLOCK_TOKENS.min(n_context - start));
+            head.attend(cpu, query, start);
+        }
+        for (t, (state, sums)) in head.states.iter().zip(head.sums.chunks_exact(shape.v)).enumerate() {
+            let at = (t * shape.n_heads + h) * shape.v;
+            // SAFETY: head h of every row belongs to this task.
+            let out = unsafe { out.part(at..at + shape.v) };
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum / state.sum);
+        }
+    });
+}
+
+/// Bytes of a task's buffers for `n_rows` rows.
+pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
+    size_of::<f32>() * (buffers(shape, n_rows).iter().sum::<usize>() + 2 * n_rows)
+}
+
+/// Elements of the buffers of [`Head`], in its order.
+fn buffers(shape: &MlaShape, n_rows: usize) -> [usize; 8] {
+    [
+        n_rows * shape.query(),
+        shape.key_value() * shape.rank,
+        BLOCK_TOKENS * shape.latent_width(),
+        BLOCK_TOKENS * shape.rank,
+        BLOCK_TOKENS * shape.key_value().max(ROWS),
+        BLOCK_TOKENS * shape.query(),
+        BLOCK_TOKENS * shape.v,
+        n_rows * shape.v,
+    ]
+}
+
+/// One head's work in [`from_latents`].
+struct Head<'s> {
+    shape: MlaShape,
+    /// This head's queries [T, nope + rope].
+    queries: &'s mut [f32],
+    /// This head's rows of kv_b [nope + v, R].
+    weights: &'s mut [f32],
+    /// The current block's cached rows [64, R + rope].
+    rows: &'s mut [f32],
+    /// Their latents [64, R].
+    latents: &'s mut [f32],
+    /// Their products with the weights [64, nope + v]; then scores [rows, 64].
+    products: &'s mut [f32],
+    /// Keys of the current block [64, nope + rope].
+    keys: &'s mut [f32],
+    /// Values of the current block [64, v].
+    values: &'s mut [f32],
+    /// Weighted values of every row [T, v].
+    sums: &'s mut [f32],
+    states: Vec<Running>,
+}
+
+impl<'s> Head<'s> {
+    fn new(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, h: usize, scratch: &'s mut Scratch) -> Self {
+        let (shape, n) = (query.shape, query.positions.len());
+        let sizes = buffers(&shape, n);
+        let mut free = scratch.first(sizes.iter().sum());
+        let [queries, weights, rows, latents, products, keys, values, sums] = sizes.map(|size| {
+            let (part, rest) = std::mem::take(&mut free).split_at_mut(size);
+            free = rest;
+            part
+        });
+        for (t, row) in queries.chunks_exact_mut(shape.query()).enumerate() {
+            let (nope, rope) = query.head(t, h);
+            row[..shape.nope].copy_from_slice(nope);
+            row[shape.nope..].copy_from_slice(rope);
+        }
+        let n_rows = shape.key_value();
+        dequantize_rows(cpu.isa(), kv_b, h * n_rows..(h + 1) * n_rows, weights);
+        sums.fill(0.0);
+        let states = vec![Running::EMPTY; n];
+        Head { shape, queries, weights, rows, latents, products, keys, values, sums, states }
+    }
+
+    /// Keys and values of the first `n_tokens` of a block.
+    fn expand(&mut self, cpu: &Cpu, latents: Latents<'_>, block_idx: usize, n_tokens: usize) {
+        let (shape, width) = (self.shape, self.shape.latent_width());
+        let n = n_tokens * width;
+        match latents {
+            Latents::F32(blocks) => self.rows[..n].copy_from_slice(&blocks[block_idx][..n]),
+            Latents::Bf16(blocks) => {
+                dispatch!(cpu.isa(), widen_bf16(&blocks[block_idx][..n], &mut self.rows[..n]));
+            }
+        }
+        let rows = self.rows.chunks_exact(width).take(n_tokens);
+        for (row, latent) in rows.zip(self.latents.chunks_exact_mut(shape.rank)) {
+            latent.copy_from_slice(&row[..shape.rank]);
+        }
+        let latents = &self.latents[..n_tokens * shape.rank];
+        let products = &mut self.products[..n_tokens * shape.key_value()];
+        dispatch!(cpu.isa(), products(latents, self.weights, shape.rank, products));
+        for (j, row) in products.chunks_exact(shape.key_value()).enumerate() {
+            let key = &mut self.keys[j * shape.query()..(j + 1) * shape.query()];
+            key[..shape.nope].copy_from_slice(&row[..shape.nope]);
+            key[shape.nope..].copy_from_slice(&self.rows[j * width + shape.rank..(j + 1) * width]);
+            self.values[j * shape.v..(j + 1) * shape.v].copy_from_slice(&row[shape.nope..]);
+        }
+    }
+
+    /// Take the block from position `start` on into the sums of every row that sees some of it.
+    fn attend(&mut self, cpu: &Cpu, query: &Query<'_>, start: usize) {
+        let positions = query.positions;
+        let mut t = 0;
+        while t < positions.len() {
+            let sees_all = |p: &&usize| **p >= start + BLOCK_TOKENS - 1;
+            let n = positions[t..].iter().take(ROWS).take_while(sees_all).count();
+            if n > 0 {
+                self.attend_rows(cpu, query.scale, t, n, BLOCK_TOKENS);
+            } else if positions[t] >= start {
+                self.attend_rows(cpu, query.scale, t, 1, positions[t] + 1 - start);
+            }
+            t += n.max(1);
+        }
+    }
+
+    /// Rows `first..first + n` with the block's first `n_keys` tokens.
+    fn attend_rows(&mut self, cpu: &Cpu, scale: f32, first: usize, n: usize, n_keys: usize) {
+        let (width, v) = (self.shape.query(), self.shape.v);
+        let queries = &self.queries[first * width..(first + n) * width];
+        let scores = &mut self.products[..n * n_keys];
+        dispatch!(cpu.isa(), products(queries, &self.keys[..n_keys * width], width, scores));
+        let sums = &mut self.sums[first * v..(first + n) * v];
+        for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
+            scores.iter_mut().for_each(|score| *score *= scale);
+            let state = &mut self.states[first + i];
+            let factor = state.rescale(dispatch!(cpu.isa(), max_row(scores)));
+            state.sum += dispatch!(cpu.isa(), exp_row(scores, state.max));
+            if factor != 1.0 {
+                sums[i * v..(i + 1) * v].iter_mut().for_each(|sum| *sum *= factor);
+            }
+        }
+        let g = Product { m: n, n: v, k: n_keys, a_row: n_keys, a_col: 1, b_row: v, c_row: v };
+        dispatch!(cpu.isa(), accumulate(&g, scores, &self.values[..n_keys * v], sums));
+    }
+}

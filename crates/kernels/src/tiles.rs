@@ -1,0 +1,478 @@
+//! Products of many rows by many rows over [`Lanes`], several of each in registers at a time: the training ops.
+//!
+//! [`products`] and [`scores`] give the bits of [`crate::reference::dot`]; [`accumulate`] is a plain product whose
+//! order of summation is fixed by its shape alone.
+//!
+//! Every function here is unsafe for one reason: it may run only where the processor has the features of `L`.
+
+// Counted loops over registers: an iterator's closure would not have the features of the function around it.
+#![allow(clippy::needless_range_loop)]
+
+use crate::LANES;
+use crate::lanes::Lanes;
+use crate::reference::{AttentionRow, Product};
+use crate::simd::{dot, exp_row, for_each_run, load, store};
+
+/// Rows on each side of a tile of [`products`].
+const SIDE: usize = 4;
+
+/// Reduced elements that [`accumulate`] takes at a time: a panel of B stays in the first-level cache.
+const DEPTH: usize = 192;
+
+/// `T` by `N` inner products, `x` and `w` rows of `k` at strides of their own.
+#[inline(always)]
+unsafe fn tile<L: Lanes>(x: *const f32, x_stride: usize, w: *const f32, w_stride: usize, k: usize) -> L {
+    // SAFETY: four rows of `k` on each side are readable by the caller.
+    unsafe {
+        let mut sums = [L::splat(0.0); SIDE * SIDE];
+        let whole = k / LANES * LANES;
+        let mut at = 0;
+        while at < whole {
+            let mut rows = [L::splat(0.0); SIDE];
+            for t in 0..SIDE {
+                rows[t] = L::load(x.add(t * x_stride + at));
+            }
+            for n in 0..SIDE {
+                let w = L::load(w.add(n * w_stride + at));
+                for t in 0..SIDE {
+                    sums[n * SIDE + t] = rows[t].fma(w, sums[n * SIDE + t]);
+                }
+            }
+            at += LANES;
+        }
+        if whole < k {
+            let mut rows = [L::splat(0.0); SIDE];
+            for t in 0..SIDE {
+                rows[t] = L::load_part(x.add(t * x_stride + at), k - at);
+            }
+            for n in 0..SIDE {
+                let w = L::load_part(w.add(n * w_stride + at), k - at);
+                for t in 0..SIDE {
+                    sums[n * SIDE + t] = rows[t].fma(w, sums[n * SIDE + t]);
+                }
+            }
+        }
+        L::fold_tile(sums)
+    }
+}
+
+/// Run one block for each tile of 4 by 4 inside `$n_x` by `$n_w`, `$t` and `$n` its first row on each side, and the
+/// other for each pair of rows that is left.
+macro_rules! for_each_tile {
+    (($n_x:expr, $n_w:expr), |$t:ident, $n:ident| whole $whole:block single $single:block) => {
+        let (n_x, n_w): (usize, usize) = ($n_x, $n_w);
+        let (x_end, w_end) = (n_x / SIDE * SIDE, n_w / SIDE * SIDE);
+        let mut $n = 0;
+        while $n < w_end {
+            let mut $t = 0;
+            while $t < x_end {
+                $whole
+                $t += SIDE;
+            }
+            $n += SIDE;
+        }
+        for $n in 0..n_w {
+            let first = if $n < w_end { x_end } else { 0 };
+            for $t in first..n_x {
+                $single
+            }
+        }
+    };
+}
+
+/// Write a tile's 16 sums to `out[t * stride + n]`.
+#[inline(always)]
+unsafe fn store_tile<L: Lanes>(sums: L, out: *mut f32, stride: usize) {
+    let mut values = [0.0f32; LANES];
+    // SAFETY: four rows of four values are writable by the caller.
+    unsafe {
+        sums.store(values.as_mut_ptr());
+        for t in 0..SIDE {
+            std::ptr::copy_nonoverlapping(values.as_ptr().add(t * SIDE), out.add(t * stride), SIDE);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn products<L: Lanes>(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+    let (n_x, n_w) = (x.len() / k, w.len() / k);
+    assert!(x.len() == n_x * k && w.len() == n_w * k && out.len() == n_x * n_w);
+    let (xp, wp, op) = (x.as_ptr(), w.as_ptr(), out.as_mut_ptr());
+    for_each_tile! { (n_x, n_w), |t, n|
+        whole {
+            // SAFETY: four rows from `t` and from `n` exist on each side, and their products in `out`.
+            unsafe {
+                let sums = tile::<L>(xp.add(t * k), k, wp.add(n * k), k, k);
+                store_tile(sums, op.add(t * n_w + n), n_w);
+            }
+        }
+        single {
+            // SAFETY: `t` and `n` are rows.
+            unsafe { *op.add(t * n_w + n) = dot::<L>(&x[t * k..(t + 1) * k], &w[n * k..(n + 1) * k]) };
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn scores<L: Lanes>(
+    q: &[f32],
+    keys: &[f32],
+    nope: usize,
+    width: usize,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let (n_q, n_k) = (q.len() / width, keys.len() / width);
+    assert!(nope <= width && q.len() == n_q * width && keys.len() == n_k * width && out.len() == n_q * n_k);
+    let (qp, kp, op) = (q.as_ptr(), keys.as_ptr(), out.as_mut_ptr());
+    for_each_tile! { (n_q, n_k), |t, n|
+        whole {
+            // SAFETY: four rows from `t` and from `n` exist on each side, and their scores in `out`.
+            unsafe {
+                let (q, k) = (qp.add(t * width), kp.add(n * width));
+                let by_content = tile::<L>(q, width, k, width, nope);
+                let by_place = tile::<L>(q.add(nope), width, k.add(nope), width, width - nope);
+                store_tile(by_content.add(by_place).mul(L::splat(scale)), op.add(t * n_k + n), n_k);
+            }
+        }
+        single {
+            let (q, k) = (&q[t * width..(t + 1) * width], &keys[n * width..(n + 1) * width]);
+            // SAFETY: `t` and `n` are rows.
+            unsafe {
+                let by_content = dot::<L>(&q[..nope], &k[..nope]);
+                let by_place = dot::<L>(&q[nope..], &k[nope..]);
+                *op.add(t * n_k + n) = (by_content + by_place) * scale;
+            }
+        }
+    }
+}
+
+/// `c[i, j] += sum over p of a[i, p] * b[p, j]` for `M` rows and `N` registers of columns.
+#[inline(always)]
+unsafe fn block<L: Lanes, const M: usize, const N: usize>(
+    depth: usize,
+    a: *const f32,
+    [a_row, a_col]: [usize; 2],
+    b: *const f32,
+    b_row: usize,
+    c: *mut f32,
+    c_row: usize,
+) {
+    // SAFETY: `M` rows and `16 N` columns from these places are in bounds by the caller.
+    unsafe {
+        let mut sums = [[L::splat(0.0); N]; M];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for j in 0..N {
+                sums[j] = L::load(c.add(i * c_row + j * LANES));
+            }
+        }
+        for p in 0..depth {
+            let mut panel = [L::splat(0.0); N];
+            for j in 0..N {
+                panel[j] = L::load(b.add(p * b_row + j * LANES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let a = L::splat(*a.add(i * a_row + p * a_col));
+                for j in 0..N {
+                    sums[j] = a.fma(panel[j], sums[j]);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for j in 0..N {
+                sums[j].store(c.add(i * c_row + j * LANES));
+            }
+        }
+    }
+}
+
+/// As [`block`] for one row and the last `n < 16` columns.
+#[inline(always)]
+unsafe fn block_part<L: Lanes>(
+    depth: usize,
+    a: *const f32,
+    a_col: usize,
+    b: *const f32,
+    b_row: usize,
+    c: *mut f32,
+    n: usize,
+) {
+    // SAFETY: `n` columns of one row are in bounds by the caller.
+    unsafe {
+        let mut sum = L::load_part(c, n);
+        for p in 0..depth {
+            sum = L::splat(*a.add(p * a_col)).fma(L::load_part(b.add(p * b_row), n), sum);
+        }
+        sum.store_part(c, n);
+    }
+}
+
+/// All rows of `M` columns' registers.
+#[inline(always)]
+unsafe fn column_of_blocks<L: Lanes, const N: usize>(
+    g: &Product,
+    depth: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+) {
+    let mut i = 0;
+    // SAFETY: rows below `g.m` of these columns are in bounds by the caller.
+    unsafe {
+        let rows = [g.a_row, g.a_col];
+        while L::IS_WIDE && i + 8 <= g.m {
+            block::<L, 8, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
+            i += 8;
+        }
+        while i + 4 <= g.m {
+            block::<L, 4, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
+            i += 4;
+        }
+        while i < g.m {
+            block::<L, 1, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
+            i += 1;
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn accumulate<L: Lanes>(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
+    g.check(a, b, c);
+    let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+    for first in (0..g.k).step_by(DEPTH) {
+        let depth = DEPTH.min(g.k - first);
+        let mut j = 0;
+        // SAFETY: `g.check` proved all rows and columns of the three in bounds.
+        unsafe {
+            let a = a.add(first * g.a_col);
+            let b = b.add(first * g.b_row);
+            while L::IS_WIDE && j + 3 * LANES <= g.n && g.n - j != 4 * LANES {
+                column_of_blocks::<L, 3>(g, depth, a, b.add(j), c.add(j));
+                j += 3 * LANES;
+            }
+            while L::IS_WIDE && j + 2 * LANES <= g.n {
+                column_of_blocks::<L, 2>(g, depth, a, b.add(j), c.add(j));
+                j += 2 * LANES;
+            }
+            while j + LANES <= g.n {
+                column_of_blocks::<L, 1>(g, depth, a, b.add(j), c.add(j));
+                j += LANES;
+            }
+            for i in 0..if j < g.n { g.m } else { 0 } {
+                block_part::<L>(
+                    depth,
+                    a.add(i * g.a_row),
+                    g.a_col,
+                    b.add(j),
+                    g.b_row,
+                    c.add(i * g.c_row + j),
+                    g.n - j,
+                );
+            }
+        }
+    }
+}
+
+/// Query rows of a block of [`causal_sums`].
+const QUERIES: usize = 8;
+
+/// `M` rows of weighted sums over the keys they share, `N` registers of columns.
+#[inline(always)]
+unsafe fn sums_block<L: Lanes, const M: usize>(
+    n_keys: usize,
+    p: *const f32,
+    p_row: usize,
+    v: *const f32,
+    width: usize,
+    out: *mut f32,
+) {
+    let mut at = 0;
+    // SAFETY: as for `block`.
+    unsafe {
+        while at + 2 * LANES <= width {
+            block::<L, M, 2>(n_keys, p, [p_row, 1], v.add(at), width, out.add(at), width);
+            at += 2 * LANES;
+        }
+        while at + LANES <= width {
+            block::<L, M, 1>(n_keys, p, [p_row, 1], v.add(at), width, out.add(at), width);
+            at += LANES;
+        }
+        for i in 0..if at < width { M } else { 0 } {
+            block_part::<L>(
+                n_keys,
+                p.add(i * p_row),
+                1,
+                v.add(at),
+                width,
+                out.add(i * width + at),
+                width - at,
+            );
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn causal_sums<L: Lanes>(
+    p: &[f32],
+    p_row: usize,
+    first: usize,
+    values: &[f32],
+    width: usize,
+    out: &mut [f32],
+) {
+    let n = out.len() / width;
+    assert!(n * width == out.len() && values.len() >= (first + n) * width);
+    assert!(n == 0 || p.len() >= (n - 1) * p_row + first + n);
+    out.fill(0.0);
+    let (p, v, out) = (p.as_ptr(), values.as_ptr(), out.as_mut_ptr());
+    let mut t = 0;
+    // SAFETY: row `t` reads its first `first + t + 1` weights and values; all are in bounds by the assertions.
+    unsafe {
+        while t < n {
+            let m = QUERIES.min(n - t);
+            let n_shared = first + t + 1;
+            let (rows, sums) = (p.add(t * p_row), out.add(t * width));
+            if m == QUERIES && L::IS_WIDE {
+                sums_block::<L, QUERIES>(n_shared, rows, p_row, v, width, sums);
+            } else {
+                (0..m).for_each(|i| {
+                    sums_block::<L, 1>(n_shared, rows.add(i * p_row), p_row, v, width, sums.add(i * width))
+                });
+            }
+            for i in 1..m {
+                let (p, v) = (rows.add(i * p_row + n_shared), v.add(n_shared * width));
+                sums_block::<L, 1>(i, p, p_row, v, width, sums.add(i * width));
+            }
+            t += m;
+        }
+    }
+}
+
+/// The largest value of a row; a NaN may be passed over.
+#[inline(always)]
+pub(crate) unsafe fn max_row<L: Lanes>(x: &[f32]) -> f32 {
+    let whole = x.len() / LANES * LANES;
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    // SAFETY: runs of 16 below `whole`.
+    unsafe {
+        let mut top = L::load(lanes.as_ptr());
+        for at in (0..whole).step_by(LANES) {
+            top = L::load(x.as_ptr().add(at)).max(top);
+        }
+        top.store(lanes.as_mut_ptr());
+    }
+    lanes.iter().chain(&x[whole..]).fold(f32::NEG_INFINITY, |m, &v| if v > m { v } else { m })
+}
+
+#[inline(always)]
+pub(crate) unsafe fn softmax_with_stats<L: Lanes>(x: &mut [f32]) -> AttentionRow {
+    // SAFETY: features are the caller's contract.
+    unsafe {
+        let max = max_row::<L>(x);
+        let inverse = 1.0 / exp_row::<L>(x, max);
+        x.iter_mut().for_each(|value| *value *= inverse);
+        AttentionRow { max, inverse }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn softmax_back_row<L: Lanes>(
+    s: &mut [f32],
+    dp: &mut [f32],
+    row: AttentionRow,
+    scale: f32,
+    delta: f32,
+) {
+    assert_eq!(s.len(), dp.len());
+    let (len, s, dp) = (s.len(), s.as_mut_ptr(), dp.as_mut_ptr());
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below `len`, which both have.
+        unsafe {
+            let (s, dp) = (s.add(at), dp.add(at));
+            let logit = load::<L>(s, n).mul(L::splat(scale));
+            let p = logit.sub(L::splat(row.max)).exp().mul(L::splat(row.inverse));
+            let ds = load::<L>(dp, n).sub(L::splat(delta)).mul(p).mul(L::splat(scale));
+            store(p, s, n);
+            store(ds, dp, n);
+        }
+    });
+}
+
+#[inline(always)]
+pub(crate) unsafe fn silu_mul_back<L: Lanes>(gate: &mut [f32], up: &mut [f32], dh: &[f32]) {
+    assert!(gate.len() == up.len() && up.len() == dh.len());
+    let (len, gate, up, dh) = (gate.len(), gate.as_mut_ptr(), up.as_mut_ptr(), dh.as_ptr());
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let (g, u) = (load::<L>(gate.add(at), n), load::<L>(up.add(at), n));
+            let d = load::<L>(dh.add(at), n);
+            let (one, sigmoid) = (L::splat(1.0), g.sigmoid());
+            let slope = g.mul(one.sub(sigmoid)).add(one).mul(sigmoid);
+            store(d.mul(u).mul(slope), gate.add(at), n);
+            store(d.mul(g).mul(sigmoid), up.add(at), n);
+        }
+    });
+}
+
+#[inline(always)]
+pub(crate) unsafe fn silu_mul_into<L: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && up.len() == out.len());
+    let (len, gate, up, out) = (gate.len(), gate.as_ptr(), up.as_ptr(), out.as_mut_ptr());
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let g = load::<L>(gate.add(at), n);
+            let u = load::<L>(up.add(at), n);
+            store(g.mul(g.sigmoid()).mul(u), out.add(at), n);
+        }
+    });
+}
+
+#[inline(always)]
+pub(crate) unsafe fn sigmoids<L: Lanes>(x: &mut [f32]) {
+    let (len, x) = (x.len(), x.as_mut_ptr());
+    for_each_run!(len, |at, n| {
+        // SAFETY: runs stay below `len`.
+        unsafe { store(load::<L>(x.add(at), n).sigmoid(), x.add(at), n) };
+    });
+}
+
+#[inline(always)]
+pub(crate) unsafe fn rms_norm_back_row<L: Lanes>(
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) {
+    let n = x.len();
+    assert!(weight.len() == n && dy.len() == n && dx.len() == n && dweight.len() == n);
+    // SAFETY: features are the caller's contract.
+    let scale = crate::reference::rms_scale(unsafe { dot::<L>(x, x) }, n, eps);
+    let (x, weight, dy) = (x.as_ptr(), weight.as_ptr(), dy.as_ptr());
+    // SAFETY: arithmetic only.
+    let mut along = unsafe { L::splat(0.0) };
+    for_each_run!(n, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let g = load::<L>(dy.add(at), n).mul(load::<L>(weight.add(at), n));
+            along = g.fma(load::<L>(x.add(at), n), along);
+        }
+    });
+    let (dx, dweight) = (dx.as_mut_ptr(), dweight.as_mut_ptr());
+    // SAFETY: arithmetic only.
+    let pull = unsafe { along.fold_add() } * scale * scale * scale / n as f32;
+    for_each_run!(n, |at, n| {
+        // SAFETY: runs stay below the common length.
+        unsafe {
+            let (x, dy) = (load::<L>(x.add(at), n), load::<L>(dy.add(at), n));
+            let g = dy.mul(load::<L>(weight.add(at), n));
+            let d = g.mul(L::splat(scale)).sub(x.mul(L::splat(pull)));
+            store(load::<L>(dx.add(at), n).add(d), dx.add(at), n);
+            let dw = dy.mul(x).fma(L::splat(scale), load::<L>(dweight.add(at), n));
+            store(dw, dweight.add(at), n);
+        }
+    });
+}

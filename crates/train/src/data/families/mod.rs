@@ -1,0 +1,75 @@
+//! The worlds of each skill, and their experts.
+
+mod choose;
+mod compare;
+mod edit;
+mod records;
+mod recover;
+mod sum;
+mod trail;
+
+use super::Family;
+use super::episode::{Episode, Expert, Files, Goal};
+use super::forms::{self, Form, Split};
+use super::rng::Rng;
+use super::tools::Kit;
+
+/// What is asked of a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// The skill.
+    pub family: Family,
+    /// Which sentences may be drawn.
+    pub split: Split,
+    /// Numbers to add, files of the trail; other families have their own length. `None` draws it.
+    pub n_calls: Option<usize>,
+}
+
+/// The world of an index under a seed: a pure function of what is asked, seed and index.
+#[must_use]
+pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
+    let mut rng = Rng::at(seed, index);
+    let draw = Draw { form: forms::draw(ask.family, ask.split, &mut rng), n_calls: ask.n_calls };
+    match ask.family {
+        Family::Sum => sum::episode(&draw, &mut rng),
+        Family::Trail => trail::episode(&draw, &mut rng),
+        Family::Compare => compare::episode(&draw, &mut rng),
+        Family::Edit => edit::episode(&draw, &mut rng),
+        Family::Choose => choose::episode(&draw, &mut rng),
+        Family::Recover => recover::episode(&draw, &mut rng),
+    }
+}
+
+/// What has been drawn before the world.
+struct Draw {
+    form: &'static Form,
+    n_calls: Option<usize>,
+}
+
+/// What a family makes.
+struct World {
+    family: Family,
+    files: Files,
+    goal: Goal,
+    expert: Box<dyn Expert + Send>,
+}
+
+impl World {
+    fn told(self, draw: &Draw, places: &[(&str, &str)]) -> Episode {
+        Episode {
+            family: self.family,
+            kind: draw.form.kind,
+            split: draw.form.split,
+            sentence: draw.form.fill(places),
+            files: self.files,
+            goal: self.goal,
+            tools: Kit::default(),
+            expert: self.expert,
+        }
+    }
+}
+
+/// The thought before a value is written: where it stands, where that says more than the value, and where it goes.
+fn to_write(shown: &str, value: &str, out: &str) -> String {
+    if shown == value { format!("{value} to {out}") } else { format!("{shown}\n{value} to {out}") }
+}

@@ -1,0 +1,164 @@
+//! Names and numbers from an open set: what a model has to copy, because it cannot know it.
+
+use super::rng::Rng;
+use std::collections::HashSet;
+
+const CONSONANTS: &[u8] = b"bcdfghjklmnpqrstvwxz";
+const VOWELS: &[u8] = b"aeiouy";
+const EXTENSIONS: &[&str] = &["txt", "txt", "txt", "csv", "md", "log", "dat"];
+
+/// Words that people name files, columns and keys with; a third of the names are made of them.
+const WORDS: &[&str] = &[
+    "account", "amount", "april", "archive", "area", "august", "backup", "balance", "batch", "billing",
+    "blue", "book", "branch", "budget", "build", "cable", "cargo", "cash", "city", "client", "code",
+    "colour", "config", "copper", "cost", "count", "crew", "daily", "data", "date", "delta", "depot", "desk",
+    "draft", "east", "energy", "entry", "event", "expense", "export", "farm", "fees", "field", "final",
+    "fleet", "freight", "fuel", "garden", "gate", "green", "grid", "group", "harbour", "hours", "house",
+    "income", "index", "input", "invoice", "iron", "item", "january", "july", "june", "kitchen", "label",
+    "lamp", "ledger", "level", "limit", "list", "load", "lunar", "main", "march", "market", "master",
+    "material", "meter", "mill", "mode", "month", "north", "notes", "number", "office", "oil", "order",
+    "output", "owner", "paper", "parts", "pay", "place", "plan", "plant", "port", "price", "prices", "pump",
+    "quota", "rate", "rates", "record", "red", "region", "rent", "report", "result", "river", "road", "room",
+    "route", "sales", "score", "seed", "sensor", "serial", "shift", "ship", "shop", "size", "south", "speed",
+    "staff", "start", "station", "stock", "stone", "store", "street", "sugar", "supply", "table", "tank",
+    "task", "tax", "team", "temp", "timber", "total", "totals", "track", "trade", "train", "unit", "units",
+    "user", "value", "water", "week", "weight", "west", "wheat", "wind", "wood", "yard", "year", "zone",
+];
+
+/// Names that no other name of the same world equals.
+#[derive(Debug, Default)]
+pub struct Names {
+    used: HashSet<String>,
+}
+
+impl Names {
+    /// A bare name: syllables, letters or a word, sometimes with digits, `_` or `-`.
+    pub fn name(&mut self, rng: &mut Rng) -> String {
+        loop {
+            let name = fresh_name(rng);
+            if self.used.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+
+    /// A file name with an extension.
+    pub fn file(&mut self, rng: &mut Rng) -> String {
+        let extension = rng.pick(EXTENSIONS);
+        self.file_of(rng, extension)
+    }
+
+    /// A file name with this extension.
+    pub fn file_of(&mut self, rng: &mut Rng, extension: &str) -> String {
+        format!("{}.{extension}", self.name(rng))
+    }
+
+    /// A path: a file, one time in four in a folder.
+    pub fn path(&mut self, rng: &mut Rng) -> String {
+        let file = self.file(rng);
+        if rng.one_in(4) { format!("{}/{file}", self.name(rng)) } else { file }
+    }
+
+    /// A key as records have them: letters and digits, with or without a dash.
+    pub fn key(&mut self, rng: &mut Rng) -> String {
+        loop {
+            let key = match rng.below(3) {
+                0 => fresh_name(rng),
+                1 => format!("{}-{}", upper(rng, 2), digits(rng, 3)),
+                _ => format!("{}{}", upper(rng, 3), digits(rng, 2)),
+            };
+            if self.used.insert(key.clone()) {
+                return key;
+            }
+        }
+    }
+}
+
+/// Whether many names begin with this word, being made of it, or of syllables like it: it may stand anywhere, so
+/// it gets no token for one place alone.
+#[must_use]
+pub fn begins_names(word: &str) -> bool {
+    let is_syllable = match word.as_bytes() {
+        [first, second] => CONSONANTS.contains(first) && VOWELS.contains(second),
+        _ => false,
+    };
+    is_syllable || WORDS.contains(&word)
+}
+
+fn fresh_name(rng: &mut Rng) -> String {
+    let stem = match rng.below(10) {
+        0..=3 => syllables(rng),
+        4..=5 => letters(rng),
+        6..=7 => (*rng.pick(WORDS)).to_owned(),
+        8 => format!("{}_{}", rng.pick(WORDS), syllables(rng)),
+        _ => format!("{}-{}", syllables(rng), rng.pick(WORDS)),
+    };
+    match rng.below(6) {
+        0 => format!("{stem}{}", rng.within(1, 99)),
+        1 => format!("{stem}_{}", rng.within(1, 2030)),
+        _ => stem,
+    }
+}
+
+fn syllables(rng: &mut Rng) -> String {
+    let mut name = String::new();
+    for _ in 0..rng.within(2, 3) {
+        name.push(*rng.pick(CONSONANTS) as char);
+        name.push(*rng.pick(VOWELS) as char);
+    }
+    if rng.one_in(3) {
+        name.push(*rng.pick(CONSONANTS) as char);
+    }
+    name
+}
+
+fn letters(rng: &mut Rng) -> String {
+    (0..rng.within(2, 6)).map(|_| (b'a' + rng.below(26) as u8) as char).collect()
+}
+
+fn upper(rng: &mut Rng, n: usize) -> String {
+    (0..n).map(|_| (b'A' + rng.below(26) as u8) as char).collect()
+}
+
+/// `n` decimal digits, the first of them not zero.
+pub fn digits(rng: &mut Rng, n: usize) -> String {
+    (0..n).map(|i| (b'0' + rng.within(usize::from(i == 0), 9) as u8) as char).collect()
+}
+
+/// How the numbers of one list look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NumberKind {
+    /// Whole numbers of one to `n_digits` digits.
+    Whole {
+        /// Most digits.
+        n_digits: usize,
+    },
+    /// Prices: two decimals.
+    Cents {
+        /// Most digits before the point.
+        n_digits: usize,
+    },
+}
+
+impl NumberKind {
+    /// A kind.
+    pub fn random(rng: &mut Rng) -> Self {
+        let n_digits = rng.within(1, 4);
+        if rng.one_in(3) { Self::Cents { n_digits } } else { Self::Whole { n_digits } }
+    }
+
+    /// A number of this kind, not zero.
+    pub fn number(self, rng: &mut Rng) -> String {
+        match self {
+            Self::Whole { n_digits } => some_digits(rng, n_digits),
+            Self::Cents { n_digits } => {
+                format!("{}.{}{}", some_digits(rng, n_digits), rng.below(10), rng.within(1, 9))
+            }
+        }
+    }
+}
+
+fn some_digits(rng: &mut Rng, n_max: usize) -> String {
+    let n = rng.within(1, n_max);
+    digits(rng, n)
+}
