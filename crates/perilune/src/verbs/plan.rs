@@ -78,6 +78,7 @@ pub(crate) fn summary(model: &super::open::ModelArgs, cache_tokens: u64) -> anyh
         ram: None,
         dense: model.run.dense,
         path: model.run.path,
+        cache: model.run.cache,
         threads: model.run.threads.map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
         json: false,
     };
