@@ -263,13 +263,13 @@ impl Codes for Int4<'_> {
     unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i {
         // SAFETY: arithmetic only; eight pairs of nibble products fit 16 bits (16 * 15 * 127).
         unsafe {
-            let mut sum = _mm256_setzero_si256();
+            let mut sums = [_mm256_setzero_si256(); 2];
             for (i, words) in words.iter().enumerate() {
                 let x = x(i);
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[0], x[0]));
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[1], x[1]));
+                sums[0] = _mm256_add_epi16(sums[0], _mm256_maddubs_epi16(words[0], x[0]));
+                sums[1] = _mm256_add_epi16(sums[1], _mm256_maddubs_epi16(words[1], x[1]));
             }
-            _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+            _mm256_madd_epi16(_mm256_add_epi16(sums[0], sums[1]), _mm256_set1_epi16(1))
         }
     }
 
@@ -498,6 +498,7 @@ unsafe fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
 type Sums = [__m256; LANES];
 
 /// Up to [`TILE_X`] rows of x with rows `first..first + 8` of weights, lanes across the rows of weights.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, first: usize, n_groups: usize, out: &mut [f32]) {
     assert!(x.len() <= TILE_X && out.len() == x.len() * TILE_ROWS);
@@ -507,24 +508,33 @@ unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, first: usize, n_groups:
         let mut sums: [Sums; TILE_X] = [[_mm256_setzero_ps(); LANES]; TILE_X];
         for base in (0..n_groups).step_by(GROUPS) {
             let n = GROUPS.min(n_groups - base);
-            let scales: [__m256i; 8] =
-                transpose(std::array::from_fn(|row| _mm256_castps_si256(w.scales(first + row, base, n))));
+            let zero = _mm256_setzero_si256();
+            let mut scales = [zero; ROWS];
+            for row in 0..ROWS {
+                scales[row] = _mm256_castps_si256(w.scales(first + row, base, n));
+            }
+            let scales = transpose(scales);
             for pair in base / PAIR..(base + n).div_ceil(PAIR) {
-                let raw: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| w.raw(first + row, pair));
-                let even = transpose(raw.map(|raw| raw[0]));
-                let odd = if C::TWO_WORDS { transpose(raw.map(|raw| raw[1])) } else { even };
+                let (mut even, mut odd) = ([zero; ROWS], [zero; ROWS]);
+                for row in 0..ROWS {
+                    [even[row], odd[row]] = w.raw(first + row, pair);
+                }
+                let even = transpose(even);
+                let odd = if C::TWO_WORDS { transpose(odd) } else { even };
                 for i in 0..PAIR.min(n_groups - pair * PAIR) {
                     let group = pair * PAIR + i;
-                    let words: [[__m256i; 2]; 4] =
-                        std::array::from_fn(|word| C::split([even[4 * i + word], odd[4 * i + word]]));
+                    let mut words = [[zero; 2]; 4];
+                    for word in 0..4 {
+                        words[word] = C::split([even[4 * i + word], odd[4 * i + word]]);
+                    }
                     let scales = _mm256_castsi256_ps(scales[group % GROUPS]);
                     let at = pair_position(pair) + i * (GROUP / 2);
                     tile_group::<C>(x, &words, at, group, scales, &mut sums);
                 }
             }
         }
-        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(sums) {
-            _mm256_storeu_ps(out[first..first + ROWS].as_mut_ptr(), fold_lanes(sums));
+        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(&sums) {
+            _mm256_storeu_ps(out[first..first + ROWS].as_mut_ptr(), fold_lanes(*sums));
         }
     }
 }
