@@ -46,7 +46,8 @@ pub(crate) fn folded(text: &str, hang: usize) -> String {
     fold(text, hang, columns().unwrap_or(usize::MAX))
 }
 
-fn fold(text: &str, hang: usize, columns: usize) -> String {
+/// The same for a width that is known.
+pub(crate) fn fold(text: &str, hang: usize, columns: usize) -> String {
     // A quarter of the width is no place for words.
     let hang = if hang > columns - columns / 4 { HANG_NARROW } else { hang };
     let mut out = String::with_capacity(text.len());
