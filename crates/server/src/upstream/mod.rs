@@ -211,8 +211,8 @@ impl Upstream {
             builder.body(Full::new(self.body(request, choices)?)).map_err(|e| broken(e.to_string()))?;
         let answered = tokio::time::timeout(SILENCE_MAX, self.client.request(sent)).await;
         let response = answered.map_err(|_| broken("the endpoint did not answer in time".to_owned()))?;
-        let unreached = |error| broken(format!("{} cannot be reached: {}", self.uri, root_of(&error)));
-        let response = response.map_err(unreached)?;
+        let response = response
+            .map_err(|error| broken(format!("{} cannot be reached: {}", self.uri, root_of(&error))))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal::of(response).await) }
     }
 }
