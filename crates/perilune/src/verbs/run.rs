@@ -57,7 +57,7 @@ const TEMPERATURE_MAX: f64 = 2.0;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The task in words
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(required_unless_present = "resume", conflicts_with = "resume", value_parser = parse_task)]
     task: Option<String>,
     /// Take up the run of this name again, instead of a new task; one that a limit stopped needs a larger limit
     #[arg(long, value_name = "RUN")]
@@ -115,6 +115,10 @@ impl std::fmt::Display for Exit {
 }
 
 impl std::error::Error for Exit {}
+
+fn parse_task(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("expected a task in words".to_owned()) } else { Ok(text.to_owned()) }
+}
 
 fn parse_temperature(text: &str) -> Result<f64, String> {
     let temperature = text.parse().ok().filter(|it| (0.0..=TEMPERATURE_MAX).contains(it));
@@ -201,6 +205,9 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
         )
     };
     let root = root.canonicalize().with_context(place)?;
+    if !root.is_dir() {
+        bail!("the workspace {} is a file; name the folder that the run works in", root.display());
+    }
     warn_of_a_full_disk(&root);
     // Before the first folder of the run is made: what is wrong here leaves nothing behind.
     let policy = args.policy.as_deref().map_or_else(|| Ok(Policy::standard()), Policy::load)?;
