@@ -140,6 +140,17 @@ fn tables_fit_sixty_columns() {
     let name = "the nightly job that writes reports";
     run(data, &["keys", "create", name, "--balance", "1000"]);
     assert!(narrow(&["keys", "list"]).contains("balance USD 1000.000000\n"));
-    run(data, &["prices", "set", "an-id-of-a-model-that-is-rather-long", "--input", "1", "--output", "2"]);
-    assert!(narrow(&["prices", "list"]).contains("model an-id-of-a-model-that-is-rather-long"));
+    run(
+        data,
+        &[
+            "prices",
+            "set",
+            "an-id-of-a-model-that-is-rather-long-as-ids-are",
+            "--input",
+            "1",
+            "--output",
+            "2",
+        ],
+    );
+    assert!(narrow(&["prices", "list"]).contains("model an-id-of-a-model-that-is-rather-long-as-ids-are"));
 }
