@@ -47,9 +47,9 @@ pub struct Served {
 }
 
 impl Served {
-    /// `model` with a cache of `n_blocks` blocks of 64 tokens in the form of its arithmetic.
+    /// `model` with a cache of `n_blocks` blocks of 64 tokens in its form.
     pub fn new(model: Arc<Model>, n_blocks: usize) -> Self {
-        let cache = Cache::new(model.config(), model.arithmetic().cache_form(), n_blocks);
+        let cache = Cache::new(model.config(), model.cache_form(), n_blocks);
         let (dense_bytes, expert_bytes) = weigh(model.weights());
         Served { model, cache, workspace: Workspace::default(), dense_bytes, expert_bytes }
     }

@@ -12,8 +12,9 @@ pub use absorbed::{AbsorbScratch, absorbed};
 pub use from_latents::{from_latents, from_latents_bytes};
 
 use crate::cpu::{Cpu, dispatch};
+use crate::reference::stored_width;
 use crate::shared::Shared;
-use crate::{BLOCK_TOKENS, reference};
+use crate::{BLOCK_TOKENS, GROUP, reference};
 use half::bf16;
 
 /// Widths of the attention.
@@ -60,6 +61,13 @@ pub enum Latents<'a> {
     F32(&'a [&'a [f32]]),
     /// In BF16.
     Bf16(&'a [&'a [bf16]]),
+    /// In 8 bits, each row as [`reference::encode_row`] writes it with zeros up to a whole group.
+    Int8 {
+        /// Blocks of rows of [`stored_width`] codes.
+        codes: &'a [&'a [i8]],
+        /// Blocks of rows of one scale a group.
+        scales: &'a [&'a [bf16]],
+    },
 }
 
 impl<'a> Latents<'a> {
@@ -77,6 +85,20 @@ impl<'a> Latents<'a> {
             Latents::F32(blocks) => &blocks[block_idx][..n],
             Latents::Bf16(blocks) => {
                 dispatch!(cpu.isa(), widen_bf16(&blocks[block_idx][..n], &mut buffer[..n]));
+                &buffer[..n]
+            }
+            Latents::Int8 { codes, scales } => {
+                let rows = buffer[..n].chunks_exact_mut(width);
+                let codes = codes[block_idx].chunks_exact(stored_width(width));
+                let scales = scales[block_idx].chunks_exact(width.div_ceil(GROUP));
+                let n_whole = width / GROUP;
+                for ((row, codes), scales) in rows.zip(codes).zip(scales) {
+                    let (whole, rest) = row.split_at_mut(n_whole * GROUP);
+                    dispatch!(cpu.isa(), dequantize_q8_row(codes, &scales[..n_whole], whole));
+                    for (value, k) in rest.iter_mut().zip(n_whole * GROUP..) {
+                        *value = f32::from(codes[reference::stored_position(k)]) * scales[n_whole].to_f32();
+                    }
+                }
                 &buffer[..n]
             }
         }

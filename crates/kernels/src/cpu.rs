@@ -1,6 +1,7 @@
 //! The processor: which instruction set the kernels use here, and the threads they run on.
 
-use crate::pool::Pool;
+use crate::pool::{Binding, Pool};
+use crate::topology::Topology;
 
 /// A set of kernel versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +87,11 @@ impl Cpu {
         isa.is_present().then(|| Cpu { isa, pool: Pool::new(n_threads) })
     }
 
+    /// The same on the machine's nodes, each thread bound as asked.
+    pub fn on(isa: Isa, topology: Topology, binding: Binding, n_threads: usize) -> Option<Self> {
+        isa.is_present().then(|| Cpu { isa, pool: Pool::on(topology, binding, n_threads) })
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -96,9 +102,11 @@ impl Cpu {
         &self.pool
     }
 
-    /// Processors this process may use.
+    /// Threads that pay: the cores this process may use, a second thread of a core not counted, and no more than its
+    /// share of the machine's time.
     pub fn n_available() -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
+        let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Topology::of_machine().n_cores().clamp(1, n_processors)
     }
 }
 

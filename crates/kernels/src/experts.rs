@@ -128,12 +128,18 @@ pub fn routed(
 /// `hidden[a] = silu(gate(x[a])) * up(x[a])` for every assignment a, all experts in one list of tasks.
 fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width: usize, hidden: &mut [f32]) {
     let n_per_task = rows_per_task(cpu, loads.loads.len() * width.div_ceil(BAND));
-    let n_chunks = width.div_ceil(n_per_task);
+    let (n_chunks, n_loads) = (width.div_ceil(n_per_task), loads.loads.len());
+    // Over several nodes the same rows of every expert come first, so that each node has its part of each expert.
+    let is_split = cpu.pool().n_nodes() > 1;
     let hidden = Shared::new(hidden);
-    cpu.pool().run(loads.loads.len() * n_chunks, &|task_idx| {
-        let load = &loads.loads[task_idx / n_chunks];
+    cpu.pool().run(n_loads * n_chunks, &|task_idx| {
+        let (load_idx, chunk) = match is_split {
+            true => (task_idx % n_loads, task_idx / n_loads),
+            false => (task_idx / n_chunks, task_idx % n_chunks),
+        };
+        let load = &loads.loads[load_idx];
         let expert = &experts[load.expert_idx];
-        let first = task_idx % n_chunks * n_per_task;
+        let first = chunk * n_per_task;
         let mut scratch = Scratch::take();
         for rows in bands(first..(first + n_per_task).min(width)) {
             for (assigned, _) in load.blocks() {

@@ -40,7 +40,7 @@ pub(crate) trait Lanes: Copy {
     /// Sum of the lanes, folded by halves: 16, 8, 4, 2, 1.
     unsafe fn fold_add(self) -> f32;
     /// [`Lanes::fold_add`] of 16 at once: lane `4 t + n` is that of `sums[4 n + t]`.
-    unsafe fn fold_tile(sums: [Self; LANES]) -> Self;
+    unsafe fn fold_tile(sums: &[Self; LANES]) -> Self;
 
     /// Load `n <= 16` values, the other lanes zero.
     #[inline(always)]

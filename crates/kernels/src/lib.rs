@@ -21,6 +21,7 @@ pub mod quant;
 
 pub mod cpu;
 pub mod pool;
+pub mod topology;
 
 pub mod activation;
 pub mod attention;

@@ -12,6 +12,7 @@ use crate::LANES;
 use crate::lanes::Lanes;
 use crate::reference::{AttentionRow, Product};
 use crate::simd::{dot, exp_row, for_each_run, load, store};
+use std::mem::MaybeUninit;
 
 /// Rows on each side of a tile of [`products`].
 const SIDE: usize = 4;
@@ -19,40 +20,73 @@ const SIDE: usize = 4;
 /// Reduced elements that [`accumulate`] takes at a time: a panel of B stays in the first-level cache.
 const DEPTH: usize = 192;
 
-/// `T` by `N` inner products, `x` and `w` rows of `k` at strides of their own.
+/// `SIDE` by `SIDE` inner products, `x` and `w` rows of `k` at strides of their own.
 #[inline(always)]
 unsafe fn tile<L: Lanes>(x: *const f32, x_stride: usize, w: *const f32, w_stride: usize, k: usize) -> L {
     // SAFETY: four rows of `k` on each side are readable by the caller.
     unsafe {
-        let mut sums = [L::splat(0.0); SIDE * SIDE];
+        let mut sums = [MaybeUninit::<L>::uninit(); SIDE * SIDE];
+        if L::IS_WIDE {
+            tile_part::<L, SIDE>(x, x_stride, w, w_stride, k, &mut sums);
+        } else {
+            // Sixteen sums of two registers each do not fit in sixteen registers: four at a time do.
+            const HALF: usize = SIDE / 2;
+            for n in [0, HALF] {
+                for t in [0, HALF] {
+                    let (x, w) = (x.add(t * x_stride), w.add(n * w_stride));
+                    tile_part::<L, HALF>(x, x_stride, w, w_stride, k, &mut sums[n * SIDE + t..]);
+                }
+            }
+        }
+        L::fold_tile(&*sums.as_ptr().cast::<[L; LANES]>())
+    }
+}
+
+/// `S` by `S` of the sums of [`tile`], the one of `t` and `n` at `n * SIDE + t`.
+#[inline(always)]
+unsafe fn tile_part<L: Lanes, const S: usize>(
+    x: *const f32,
+    x_stride: usize,
+    w: *const f32,
+    w_stride: usize,
+    k: usize,
+    out: &mut [MaybeUninit<L>],
+) {
+    // SAFETY: `S` rows of `k` on each side are readable by the caller.
+    unsafe {
+        let mut sums = [[L::splat(0.0); S]; S];
         let whole = k / LANES * LANES;
         let mut at = 0;
         while at < whole {
-            let mut rows = [L::splat(0.0); SIDE];
-            for t in 0..SIDE {
+            let mut rows = [L::splat(0.0); S];
+            for t in 0..S {
                 rows[t] = L::load(x.add(t * x_stride + at));
             }
-            for n in 0..SIDE {
+            for n in 0..S {
                 let w = L::load(w.add(n * w_stride + at));
-                for t in 0..SIDE {
-                    sums[n * SIDE + t] = rows[t].fma(w, sums[n * SIDE + t]);
+                for t in 0..S {
+                    sums[n][t] = rows[t].fma(w, sums[n][t]);
                 }
             }
             at += LANES;
         }
         if whole < k {
-            let mut rows = [L::splat(0.0); SIDE];
-            for t in 0..SIDE {
+            let mut rows = [L::splat(0.0); S];
+            for t in 0..S {
                 rows[t] = L::load_part(x.add(t * x_stride + at), k - at);
             }
-            for n in 0..SIDE {
+            for n in 0..S {
                 let w = L::load_part(w.add(n * w_stride + at), k - at);
-                for t in 0..SIDE {
-                    sums[n * SIDE + t] = rows[t].fma(w, sums[n * SIDE + t]);
+                for t in 0..S {
+                    sums[n][t] = rows[t].fma(w, sums[n][t]);
                 }
             }
         }
-        L::fold_tile(sums)
+        for n in 0..S {
+            for t in 0..S {
+                out[n * SIDE + t].write(sums[n][t]);
+            }
+        }
     }
 }
 
@@ -207,30 +241,139 @@ unsafe fn block_part<L: Lanes>(
     }
 }
 
-/// All rows of `M` columns' registers.
+/// Most rows of A that are packed at a time.
+const PACKED_ROWS: usize = 64;
+/// Fewest rows for which packing B pays.
+const PACKED_ROWS_MIN: usize = 8;
+/// Most registers of columns of a block.
+const COLUMNS_MAX: usize = 3;
+
+/// Copies of a part of A and of a panel of B in the order in which a block reads them: where rows lie a multiple of a
+/// few lines apart, as they do in a model, they would share a few sets of the cache and push each other out.
+struct Packed {
+    a: [MaybeUninit<f32>; PACKED_ROWS * DEPTH],
+    b: [MaybeUninit<f32>; COLUMNS_MAX * LANES * DEPTH],
+}
+
+impl Packed {
+    /// `M` rows of A from row `i` on, side by side, at the place of row `i`.
+    #[inline(always)]
+    unsafe fn rows<const M: usize>(&mut self, g: &Product, depth: usize, a: *const f32, i: usize) {
+        // SAFETY: `M` rows below `PACKED_ROWS` and at most `DEPTH` columns of them, readable by the caller.
+        unsafe {
+            let to = self.a.as_mut_ptr().cast::<f32>().add(i * depth);
+            let from = a.add(i * g.a_row);
+            for p in 0..depth {
+                match g.a_row {
+                    1 => std::ptr::copy_nonoverlapping(from.add(p * g.a_col), to.add(p * M), M),
+                    _ => {
+                        for row in 0..M {
+                            *to.add(p * M + row) = *from.add(row * g.a_row + p * g.a_col);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `N` registers of columns of B.
+    #[inline(always)]
+    unsafe fn columns<L: Lanes, const N: usize>(
+        &mut self,
+        g: &Product,
+        depth: usize,
+        b: *const f32,
+    ) -> *const f32 {
+        let to = self.b.as_mut_ptr().cast::<f32>();
+        // SAFETY: `N <= COLUMNS_MAX` registers of at most `DEPTH` rows fit, and are readable by the caller.
+        unsafe {
+            for p in 0..depth {
+                for j in 0..N {
+                    L::load(b.add(p * g.b_row + j * LANES)).store(to.add((p * N + j) * LANES));
+                }
+            }
+        }
+        to
+    }
+}
+
+/// Run `$block` for each strip of `$m` rows, `$i` its first and `$M` how many.
+macro_rules! for_each_strip {
+    ($m:expr, $is_wide:expr, |$i:ident, $M:ident| $block:block) => {
+        let mut $i = 0;
+        while $i < $m {
+            for_each_strip!(@of $i, $m, $M, $block, (8, $is_wide), (6, !$is_wide && $m - $i != 8), (4, true), (2, true), (1, true));
+        }
+    };
+    (@of $i:ident, $m:expr, $M:ident, $block:block, $(($rows:literal, $allowed:expr)),*) => {
+        $(if $allowed && $i + $rows <= $m {
+            const $M: usize = $rows;
+            $block
+            $i += $rows;
+            continue;
+        })*
+    };
+}
+
+/// All packed rows of `N` registers of columns.
 #[inline(always)]
 unsafe fn column_of_blocks<L: Lanes, const N: usize>(
     g: &Product,
+    m: usize,
+    depth: usize,
+    packed: &mut Packed,
+    [a, b]: [*const f32; 2],
+    c: *mut f32,
+) {
+    // SAFETY: rows below `m` of these columns are in bounds by the caller.
+    unsafe {
+        let (b, b_row) = match m < PACKED_ROWS_MIN {
+            true => (b, g.b_row),
+            false => (packed.columns::<L, N>(g, depth, b), N * LANES),
+        };
+        for_each_strip! { m, L::IS_WIDE, |i, M| {
+            let (a, steps) = match g.a_col {
+                1 => (a.add(i * g.a_row), [g.a_row, 1]),
+                _ => (packed.a.as_ptr().cast::<f32>().add(i * depth), [1, M]),
+            };
+            block::<L, M, N>(depth, a, steps, b, b_row, c.add(i * g.c_row), g.c_row);
+        } }
+    }
+}
+
+/// At most `PACKED_ROWS` rows and `DEPTH` reduced elements.
+#[inline(always)]
+unsafe fn accumulate_part<L: Lanes>(
+    g: &Product,
+    m: usize,
     depth: usize,
     a: *const f32,
     b: *const f32,
     c: *mut f32,
+    packed: &mut Packed,
 ) {
-    let mut i = 0;
-    // SAFETY: rows below `g.m` of these columns are in bounds by the caller.
+    let mut j = 0;
+    // SAFETY: all rows and columns of the three are in bounds by the caller.
     unsafe {
-        let rows = [g.a_row, g.a_col];
-        while L::IS_WIDE && i + 8 <= g.m {
-            block::<L, 8, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
-            i += 8;
+        // Rows that are read along are left where they are.
+        if g.a_col != 1 {
+            for_each_strip! { m, L::IS_WIDE, |i, M| { packed.rows::<M>(g, depth, a, i); } }
         }
-        while i + 4 <= g.m {
-            block::<L, 4, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
-            i += 4;
+        while L::IS_WIDE && j + 3 * LANES <= g.n && g.n - j != 4 * LANES {
+            column_of_blocks::<L, 3>(g, m, depth, packed, [a, b.add(j)], c.add(j));
+            j += 3 * LANES;
         }
-        while i < g.m {
-            block::<L, 1, N>(depth, a.add(i * g.a_row), rows, b, g.b_row, c.add(i * g.c_row), g.c_row);
-            i += 1;
+        while L::IS_WIDE && j + 2 * LANES <= g.n {
+            column_of_blocks::<L, 2>(g, m, depth, packed, [a, b.add(j)], c.add(j));
+            j += 2 * LANES;
+        }
+        while j + LANES <= g.n {
+            column_of_blocks::<L, 1>(g, m, depth, packed, [a, b.add(j)], c.add(j));
+            j += LANES;
+        }
+        for i in 0..if j < g.n { m } else { 0 } {
+            let (a, c) = (a.add(i * g.a_row), c.add(i * g.c_row + j));
+            block_part::<L>(depth, a, g.a_col, b.add(j), g.b_row, c, g.n - j);
         }
     }
 }
@@ -239,35 +382,16 @@ unsafe fn column_of_blocks<L: Lanes, const N: usize>(
 pub(crate) unsafe fn accumulate<L: Lanes>(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
     g.check(a, b, c);
     let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-    for first in (0..g.k).step_by(DEPTH) {
-        let depth = DEPTH.min(g.k - first);
-        let mut j = 0;
-        // SAFETY: `g.check` proved all rows and columns of the three in bounds.
-        unsafe {
-            let a = a.add(first * g.a_col);
-            let b = b.add(first * g.b_row);
-            while L::IS_WIDE && j + 3 * LANES <= g.n && g.n - j != 4 * LANES {
-                column_of_blocks::<L, 3>(g, depth, a, b.add(j), c.add(j));
-                j += 3 * LANES;
-            }
-            while L::IS_WIDE && j + 2 * LANES <= g.n {
-                column_of_blocks::<L, 2>(g, depth, a, b.add(j), c.add(j));
-                j += 2 * LANES;
-            }
-            while j + LANES <= g.n {
-                column_of_blocks::<L, 1>(g, depth, a, b.add(j), c.add(j));
-                j += LANES;
-            }
-            for i in 0..if j < g.n { g.m } else { 0 } {
-                block_part::<L>(
-                    depth,
-                    a.add(i * g.a_row),
-                    g.a_col,
-                    b.add(j),
-                    g.b_row,
-                    c.add(i * g.c_row + j),
-                    g.n - j,
-                );
+    // SAFETY: every array of uninitialised values is one.
+    let mut packed: Packed = unsafe { MaybeUninit::uninit().assume_init() };
+    for i in (0..g.m).step_by(PACKED_ROWS) {
+        let m = PACKED_ROWS.min(g.m - i);
+        for first in (0..g.k).step_by(DEPTH) {
+            let depth = DEPTH.min(g.k - first);
+            // SAFETY: `g.check` proved all rows and columns of the three in bounds.
+            unsafe {
+                let (a, b) = (a.add(i * g.a_row + first * g.a_col), b.add(first * g.b_row));
+                accumulate_part::<L>(g, m, depth, a, b, c.add(i * g.c_row), &mut packed);
             }
         }
     }

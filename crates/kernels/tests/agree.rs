@@ -10,8 +10,11 @@ use perilune_kernels::cpu::{Cpu, Isa};
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed, swiglu};
 use perilune_kernels::matmul::{Rows, matmul};
 use perilune_kernels::matrix::{Matrix, MatrixData};
+use perilune_kernels::pool::Binding;
 use perilune_kernels::quant::{QuantRows, dequantized_bf16};
+use perilune_kernels::reference::stored_width;
 use perilune_kernels::router::{Chosen, RouterRule, arg_max, choose, top_k};
+use perilune_kernels::topology::Topology;
 use perilune_kernels::{BLOCK_TOKENS, GROUP, activation, norm, reference};
 
 /// SplitMix64: the values depend on the seed alone.
@@ -44,14 +47,19 @@ impl Rng {
     }
 }
 
-/// Every set that this machine runs, and a line for each it cannot.
+/// Every set that this machine runs, and a line for each it cannot; several threads also as if on two nodes.
 fn cpus(n_threads: usize) -> Vec<Cpu> {
     let absent = |isa: &Isa| {
         if !isa.is_present() {
             println!("skipped {}: this processor lacks it", isa.name());
         }
     };
-    Isa::ALL.iter().inspect(|isa| absent(isa)).filter_map(|&isa| Cpu::with_isa(isa, n_threads)).collect()
+    let nodes = || Topology::simulated(&[n_threads - n_threads / 2, n_threads / 2]);
+    let on = |&isa: &Isa| {
+        let several = (n_threads > 1).then(|| Cpu::on(isa, nodes(), Binding::Free, n_threads)).flatten();
+        [Cpu::with_isa(isa, n_threads), several].into_iter().flatten()
+    };
+    Isa::ALL.iter().inspect(|isa| absent(isa)).flat_map(on).collect()
 }
 
 /// The same result, to the bit, from every set of kernels; `f` gets the same seed each time.
@@ -386,16 +394,53 @@ impl Context {
         vec![f32::NAN; self.positions.len() * self.shape.n_heads * self.shape.v]
     }
 
-    fn with_latents(&self, in_bf16: bool, f: impl Fn(Latents<'_>, &mut [f32])) -> Vec<f32> {
+    fn with_latents(&self, form: &str, f: impl Fn(Latents<'_>, &mut [f32])) -> Vec<f32> {
         let mut out = self.out();
-        if in_bf16 {
-            let blocks: Vec<Vec<bf16>> =
-                self.latents.iter().map(|b| b.iter().map(|v| bf16::from_f32(*v)).collect()).collect();
-            f(Latents::Bf16(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut out);
-        } else {
-            f(Latents::F32(&self.latents.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut out);
+        match form {
+            "bf16" => {
+                let blocks: Vec<Vec<bf16>> =
+                    self.latents.iter().map(|b| b.iter().map(|v| bf16::from_f32(*v)).collect()).collect();
+                f(Latents::Bf16(&blocks.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut out);
+            }
+            "int8" => {
+                let (codes, scales): (Vec<_>, Vec<_>) =
+                    self.latents.iter().map(|b| self.in_8_bits(b)).unzip();
+                let (codes, scales): (Vec<&[i8]>, Vec<&[bf16]>) =
+                    (codes.iter().map(Vec::as_slice).collect(), scales.iter().map(Vec::as_slice).collect());
+                f(Latents::Int8 { codes: &codes, scales: &scales }, &mut out);
+            }
+            _ => f(Latents::F32(&self.latents.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut out),
         }
         out
+    }
+
+    /// A block's rows in 8 bits, each filled up to a whole group.
+    fn in_8_bits(&self, block: &[f32]) -> (Vec<i8>, Vec<bf16>) {
+        let width = self.shape.latent_width();
+        let n_groups = width.div_ceil(GROUP);
+        let mut all = (Vec::new(), Vec::new());
+        for row in block.chunks(width) {
+            let mut row = row.to_vec();
+            row.resize(n_groups * GROUP, 0.0);
+            let (mut codes, mut scales) = (vec![0; stored_width(width)], vec![bf16::ZERO; n_groups]);
+            reference::encode_row(&row, &mut codes, &mut scales);
+            all.0.extend(codes);
+            all.1.extend(scales);
+        }
+        all
+    }
+
+    /// The same with latents that 8 bits hold as they are.
+    fn rounded(mut self) -> Self {
+        let width = self.shape.latent_width();
+        for at in 0..self.latents.len() {
+            let (codes, scales) = self.in_8_bits(&self.latents[at]);
+            let rows = codes.chunks(stored_width(width)).zip(scales.chunks(width.div_ceil(GROUP)));
+            for (row, (codes, scales)) in self.latents[at].chunks_mut(width).zip(rows) {
+                reference::dequantize_q8_row(codes, scales, row);
+            }
+        }
+        self
     }
 
     fn expand(&self, cpu: &Cpu) -> Vec<Vec<f32>> {
@@ -465,11 +510,13 @@ fn the_three_forms_of_attention_agree() {
             let plain = make(&mut Rng(seed)).plain();
             let what = format!("attention {form}, {n_queries} queries at {n_context}");
             close(&what, &check(&what, seed, |cpu, rng| make(rng).expanded(cpu)), &plain, 2e-5);
-            for in_bf16 in [false, true] {
+            let plain_8_bits = make(&mut Rng(seed)).rounded().plain();
+            for latents in ["f32", "bf16", "int8"] {
+                let plain = if latents == "int8" { &plain_8_bits } else { &plain };
                 let run = |absorbed: bool| {
                     check(&format!("{what} absorbed {absorbed}"), seed, |cpu, rng| {
                         let context = make(rng);
-                        context.with_latents(in_bf16, |latents, out| match absorbed {
+                        context.with_latents(latents, |latents, out| match absorbed {
                             true => self::absorbed(cpu, &context.query(), &context.kv_b, latents, out),
                             false => {
                                 attention::from_latents(cpu, &context.query(), &context.kv_b, latents, out)
@@ -477,8 +524,8 @@ fn the_three_forms_of_attention_agree() {
                         })
                     })
                 };
-                close(&what, &run(true), &plain, 2e-5);
-                close(&what, &run(false), &plain, 2e-5);
+                close(&what, &run(true), plain, 2e-5);
+                close(&what, &run(false), plain, 2e-5);
             }
         }
     }

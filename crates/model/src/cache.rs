@@ -3,14 +3,19 @@
 use crate::config::Config;
 use half::bf16;
 use half::slice::HalfBitsSliceExt;
-use perilune_kernels::BLOCK_TOKENS;
 use perilune_kernels::attention::{Latents, MlaShape};
+use perilune_kernels::reference::{self, stored_width};
+use perilune_kernels::{BLOCK_TOKENS, GROUP};
+use serde::Serialize;
 
 /// What is kept of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CacheForm {
     /// Latent and rotated key in BF16 (the fast path): 2 (R + rope) bytes a token and layer.
     LatentBf16,
+    /// The same in 8 bits with a BF16 scale a group of 32 (the fast path, where it is asked for).
+    LatentInt8,
     /// The same in `f32`.
     LatentF32,
     /// Every head's key and value in `f32` (the exact path, the form training differentiates).
@@ -21,12 +26,14 @@ impl CacheForm {
     /// Bytes a token takes in all layers.
     pub fn bytes_per_token(self, config: &Config) -> usize {
         let shape = mla_shape(config);
-        let (width, size) = match self {
-            CacheForm::LatentBf16 => (shape.latent_width(), size_of::<bf16>()),
-            CacheForm::LatentF32 => (shape.latent_width(), size_of::<f32>()),
-            CacheForm::Expanded => (shape.expanded_width(), size_of::<f32>()),
+        let width = shape.latent_width();
+        let row = match self {
+            CacheForm::LatentBf16 => width * size_of::<bf16>(),
+            CacheForm::LatentInt8 => stored_width(width) + width.div_ceil(GROUP) * size_of::<bf16>(),
+            CacheForm::LatentF32 => width * size_of::<f32>(),
+            CacheForm::Expanded => shape.expanded_width() * size_of::<f32>(),
         };
-        width * size * config.num_hidden_layers
+        row * config.num_hidden_layers
     }
 }
 
@@ -47,12 +54,19 @@ pub struct Cache {
     width: usize,
     n_blocks: usize,
     layers: Vec<Layer>,
+    /// A row on its way to 8 bits, with zeros behind it.
+    whole_groups: Vec<f32>,
 }
 
 enum Layer {
     F32(Vec<f32>),
     /// Bits of BF16: a vector of integers is zeroed lazily by the system.
     Bf16(Vec<u16>),
+    /// Rows of [`stored_width`] codes, and the bits of one BF16 scale a group.
+    Int8 {
+        codes: Vec<i8>,
+        scales: Vec<u16>,
+    },
 }
 
 impl Cache {
@@ -60,15 +74,24 @@ impl Cache {
     pub fn new(config: &Config, form: CacheForm, n_blocks: usize) -> Self {
         let shape = mla_shape(config);
         let width = match form {
-            CacheForm::LatentBf16 | CacheForm::LatentF32 => shape.latent_width(),
+            CacheForm::LatentBf16 | CacheForm::LatentInt8 | CacheForm::LatentF32 => shape.latent_width(),
             CacheForm::Expanded => shape.expanded_width(),
         };
-        let n = n_blocks * BLOCK_TOKENS * width;
+        let n_rows = n_blocks * BLOCK_TOKENS;
+        let n = n_rows * width;
         let layer = || match form {
             CacheForm::LatentBf16 => Layer::Bf16(vec![0; n]),
+            CacheForm::LatentInt8 => {
+                let n_groups = width.div_ceil(GROUP);
+                Layer::Int8 {
+                    codes: vec![0; n_rows * stored_width(width)],
+                    scales: vec![0; n_rows * n_groups],
+                }
+            }
             CacheForm::LatentF32 | CacheForm::Expanded => Layer::F32(vec![0.0; n]),
         };
-        Cache { form, width, n_blocks, layers: (0..config.num_hidden_layers).map(|_| layer()).collect() }
+        let layers = (0..config.num_hidden_layers).map(|_| layer()).collect();
+        Cache { form, width, n_blocks, layers, whole_groups: Vec::new() }
     }
 
     /// Blocks that hold `n_tokens`.
@@ -94,6 +117,14 @@ impl Cache {
             Layer::F32(rows) => rows[span].copy_from_slice(row),
             Layer::Bf16(rows) => {
                 rows[span].iter_mut().zip(row).for_each(|(slot, v)| *slot = bf16::from_f32(*v).to_bits())
+            }
+            Layer::Int8 { codes, scales } => {
+                let (stored, n_groups) = (stored_width(self.width), self.width.div_ceil(GROUP));
+                let codes = &mut codes[slot * stored..(slot + 1) * stored];
+                let scales = &mut scales[slot * n_groups..(slot + 1) * n_groups];
+                self.whole_groups.resize(n_groups * GROUP, 0.0);
+                self.whole_groups[..row.len()].copy_from_slice(row);
+                reference::encode_row(&self.whole_groups, codes, scales.reinterpret_cast_mut());
             }
         }
     }
@@ -125,6 +156,16 @@ impl Cache {
             Layer::Bf16(rows) => {
                 View::Bf16(blocks.iter().map(|b| rows[span(b)].reinterpret_cast::<bf16>()).collect())
             }
+            Layer::Int8 { codes, scales } => {
+                let cut = |b: &u32, width: usize| {
+                    *b as usize * BLOCK_TOKENS * width..(*b as usize + 1) * BLOCK_TOKENS * width
+                };
+                let (stored, n_groups) = (stored_width(self.width), self.width.div_ceil(GROUP));
+                View::Int8 {
+                    codes: blocks.iter().map(|b| &codes[cut(b, stored)]).collect(),
+                    scales: blocks.iter().map(|b| scales[cut(b, n_groups)].reinterpret_cast()).collect(),
+                }
+            }
         }
     }
 }
@@ -133,6 +174,7 @@ impl Cache {
 pub(crate) enum View<'a> {
     F32(Vec<&'a [f32]>),
     Bf16(Vec<&'a [bf16]>),
+    Int8 { codes: Vec<&'a [i8]>, scales: Vec<&'a [bf16]> },
 }
 
 impl View<'_> {
@@ -140,6 +182,7 @@ impl View<'_> {
         match self {
             View::F32(blocks) => Latents::F32(blocks),
             View::Bf16(blocks) => Latents::Bf16(blocks),
+            View::Int8 { codes, scales } => Latents::Int8 { codes, scales },
         }
     }
 }

@@ -110,6 +110,9 @@ pub enum ForwardError {
         /// Its value.
         width: usize,
     },
+    /// A form of cache that the arithmetic cannot go with.
+    #[error("{0}")]
+    Cache(&'static str),
     /// A segment without tokens.
     #[error("there is no token to run: give at least one id")]
     Empty,
@@ -135,6 +138,7 @@ pub struct Model {
     weights: Weights,
     cpu: Cpu,
     arithmetic: Arithmetic,
+    cache_form: CacheForm,
     inv_freq: Vec<f32>,
     rule: RouterRule,
 }
@@ -228,7 +232,23 @@ impl Model {
             scale: config.routed_scaling_factor,
         };
         let inv_freq = config.rope.inv_freq(config.qk_rope_head_dim);
-        Ok(Model { config, weights, cpu, arithmetic, inv_freq, rule })
+        let cache_form = arithmetic.cache_form();
+        Ok(Model { config, weights, cpu, arithmetic, cache_form, inv_freq, rule })
+    }
+
+    /// The same model over another form of cache.
+    ///
+    /// # Errors
+    /// [`ForwardError::Cache`] where its arithmetic cannot go with it.
+    pub fn with_cache(mut self, form: CacheForm) -> Result<Self, ForwardError> {
+        check_cache(self.arithmetic, form)?;
+        self.cache_form = form;
+        Ok(self)
+    }
+
+    /// What its caches keep of a token, unless a caller makes one of another form.
+    pub fn cache_form(&self) -> CacheForm {
+        self.cache_form
     }
 
     /// The config it runs.
@@ -422,7 +442,7 @@ impl Model {
                 matmul(&self.cpu, Rows::f32(&latents, rank), &a.kv_b, &mut w.cache_rows);
                 (&w.cache_rows, a.kv_b.n_rows())
             }
-            CacheForm::LatentBf16 | CacheForm::LatentF32 => (&latents, rank),
+            CacheForm::LatentBf16 | CacheForm::LatentInt8 | CacheForm::LatentF32 => (&latents, rank),
         };
         let mut row = vec![0.0f32; row_width + shape.rope];
         let mut t = 0;
@@ -531,6 +551,20 @@ impl<'a> Input<'a> {
             Some(quantized) if w.is_integer() => Rows::Q8(quantized),
             _ => self.exact,
         }
+    }
+}
+
+/// Whether a form of cache goes with `arithmetic`.
+///
+/// # Errors
+/// [`ForwardError::Cache`].
+pub fn check_cache(arithmetic: Arithmetic, form: CacheForm) -> Result<(), ForwardError> {
+    match (form, arithmetic) {
+        (CacheForm::LatentInt8, Arithmetic::Exact) => {
+            Err(ForwardError::Cache("the exact path caches `f32`; take `--cache bf16`, or the fast path"))
+        }
+        (CacheForm::Expanded, Arithmetic::Fast) => Err(ForwardError::Cache("the fast path caches latents")),
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! itself (re-encoded copies, cache, scratch) is anonymous memory. Mapped pages can be dropped and read again,
 //! anonymous ones cannot.
 
+use crate::cache::CacheForm;
 use crate::checkpoint::{Checkpoint, Dtype};
 use crate::config::Config;
 use crate::forward::{self, Arithmetic, ForwardError, PassShape, Workspace};
@@ -41,6 +42,8 @@ pub struct Request {
     pub dense: Dense,
     /// Arithmetic.
     pub path: Arithmetic,
+    /// What is kept of a token.
+    pub cache: CacheForm,
     /// Threads at work, each with temporaries of its own.
     pub n_threads: usize,
 }
@@ -205,7 +208,7 @@ impl Plan {
     /// # Errors
     /// When the token counts are out of range, or the request asks for 8-bit weights on the exact path.
     pub fn new(config: &Config, weights: Weights, request: Request) -> Result<Plan, PlanError> {
-        let Request { context, batch, dense, path, .. } = request;
+        let Request { context, batch, dense, path, cache, .. } = request;
         let n_tokens = context
             .checked_next_multiple_of(BLOCK_TOKENS as u64)
             .and_then(|context| context.checked_mul(batch))
@@ -215,11 +218,12 @@ impl Plan {
             return Err(PlanError::ExactInt8);
         }
         forward::check_widths(config, path)?;
+        forward::check_cache(path, cache)?;
         let share = |n_tokens| experts_touched(config, n_tokens) / config.n_routed_experts as f64;
         let experts_of = |n_tokens| (weights.experts as f64 * share(n_tokens)) as u64;
         let reencoded_bytes = if dense == Dense::Int8 { weights.dense_int8 } else { 0 };
         let mapped_dense = if dense == Dense::Int8 { 0 } else { weights.dense };
-        let cache_bytes_per_token = path.cache_form().bytes_per_token(config) as u64;
+        let cache_bytes_per_token = cache.bytes_per_token(config) as u64;
         let cache_bytes = n_tokens.saturating_mul(cache_bytes_per_token);
         let scratch_bytes = scratch_bytes(config, &request);
         let row_bytes = weights.embedding / config.vocab_size as u64;
@@ -279,7 +283,8 @@ impl Plan {
         if let Some(batch) = largest(request.batch, |batch| fits(Request { batch, ..request })) {
             remedies.push(Remedy::Batch(batch));
         }
-        let fast = Request { path: Arithmetic::Fast, ..request };
+        let cache = Arithmetic::Fast.cache_form();
+        let fast = Request { path: Arithmetic::Fast, cache, ..request };
         if request.path == Arithmetic::Exact && fits(fast) {
             remedies.push(Remedy::FastPath);
         } else if request.dense == Dense::AsPublished && fits(Request { dense: Dense::Int8, ..fast }) {

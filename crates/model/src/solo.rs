@@ -16,9 +16,9 @@ pub struct Solo<'m> {
 }
 
 impl<'m> Solo<'m> {
-    /// An empty sequence with room for `n_context` tokens, in the cache form of the model's arithmetic.
+    /// An empty sequence with room for `n_context` tokens, in the model's form of cache.
     pub fn new(model: &'m Model, n_context: usize) -> Self {
-        Solo::with_form(model, n_context, model.arithmetic().cache_form())
+        Solo::with_form(model, n_context, model.cache_form())
     }
 
     /// The same in a given cache form.

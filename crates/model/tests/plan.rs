@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use perilune_model::cache::CacheForm;
 use perilune_model::config::Config;
 use perilune_model::forward::Arithmetic;
 use perilune_model::plan::{Plan, Remedy, Request, Verdict, Weights};
@@ -9,8 +10,14 @@ use perilune_model::weights::Dense;
 
 const K2: &str = include_str!("data/k2_thinking_config.json");
 
-const RUN: Request =
-    Request { context: 32_768, batch: 1, dense: Dense::AsPublished, path: Arithmetic::Fast, n_threads: 2 };
+const RUN: Request = Request {
+    context: 32_768,
+    batch: 1,
+    dense: Dense::AsPublished,
+    path: Arithmetic::Fast,
+    cache: CacheForm::LatentBf16,
+    n_threads: 2,
+};
 
 fn plan(request: Request) -> Plan {
     let config = Config::from_json(K2).unwrap();
@@ -38,7 +45,7 @@ fn k2_takes_what_is_published() {
         bf16.read_bytes_per_step as f64 - 10.38e9 * 0.9375,
     );
     assert!(int8.resident_bytes < bf16.resident_bytes);
-    let exact = plan(Request { path: Arithmetic::Exact, ..RUN });
+    let exact = plan(Request { path: Arithmetic::Exact, cache: CacheForm::Expanded, ..RUN });
     check("expanded cache of a token", exact.cache_bytes_per_token, (64.0 * 256.0 + 64.0) * 4.0 * 61.0);
 }
 

@@ -53,7 +53,7 @@ pub(crate) const THREADS: Entry = Entry {
     name: "threads",
     variable: "PERILUNE_THREADS",
     flag: "--threads",
-    default: "all processors",
+    default: "all cores",
     help: "Threads of every verb that computes or reads whole checkpoints.",
 };
 pub(crate) const COLOUR: Entry = Entry {
@@ -110,7 +110,7 @@ pub(crate) struct Settings {
     pub(crate) data: Found<Option<PathBuf>>,
     /// `None` is the embedded model.
     pub(crate) model: Found<Option<PathBuf>>,
-    /// `None` is all processors.
+    /// `None` is all cores.
     pub(crate) threads: Found<Option<usize>>,
     pub(crate) colour: Found<Colour>,
 }

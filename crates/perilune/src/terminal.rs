@@ -4,6 +4,7 @@ use crate::settings::{self, Colour};
 use crate::verbs::interrupt::{self, Interrupt};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use perilune_kernels::cpu::Cpu;
 use perilune_model::watch::Watch;
 pub(crate) use perilune_server::console::count;
 use std::io::{IsTerminal, Write, stdout};
@@ -126,7 +127,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 /// The number of threads where no flag says it.
 pub(crate) fn default_threads() -> usize {
     let set = settings::get().threads.value;
-    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    set.unwrap_or_else(Cpu::n_available)
 }
 
 /// Where progress is drawn: standard error, if that is a terminal.

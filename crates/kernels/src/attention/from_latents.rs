@@ -100,14 +100,8 @@ impl<'s> Head<'s> {
     /// Keys and values of the first `n_tokens` of a block.
     fn expand(&mut self, cpu: &Cpu, latents: Latents<'_>, block_idx: usize, n_tokens: usize) {
         let (shape, width) = (self.shape, self.shape.latent_width());
-        let n = n_tokens * width;
-        match latents {
-            Latents::F32(blocks) => self.rows[..n].copy_from_slice(&blocks[block_idx][..n]),
-            Latents::Bf16(blocks) => {
-                dispatch!(cpu.isa(), widen_bf16(&blocks[block_idx][..n], &mut self.rows[..n]));
-            }
-        }
-        let rows = self.rows.chunks_exact(width).take(n_tokens);
+        let cached = latents.rows(cpu, block_idx, n_tokens, width, self.rows);
+        let rows = cached.chunks_exact(width);
         for (row, latent) in rows.zip(self.latents.chunks_exact_mut(shape.rank)) {
             latent.copy_from_slice(&row[..shape.rank]);
         }
@@ -117,7 +111,7 @@ impl<'s> Head<'s> {
         for (j, row) in products.chunks_exact(shape.key_value()).enumerate() {
             let key = &mut self.keys[j * shape.query()..(j + 1) * shape.query()];
             key[..shape.nope].copy_from_slice(&row[..shape.nope]);
-            key[shape.nope..].copy_from_slice(&self.rows[j * width + shape.rank..(j + 1) * width]);
+            key[shape.nope..].copy_from_slice(&cached[j * width + shape.rank..(j + 1) * width]);
             self.values[j * shape.v..(j + 1) * shape.v].copy_from_slice(&row[shape.nope..]);
         }
     }

@@ -120,15 +120,40 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn fold_tile(sums: [Self; LANES]) -> Self {
-        // SAFETY: arithmetic only; the loads read 16 values.
-        unsafe {
-            let mut folded = [0.0f32; LANES];
-            for i in 0..LANES {
-                folded[i] = sums[4 * (i % 4) + i / 4].fold_add();
-            }
-            Self::load(folded.as_ptr())
+    unsafe fn fold_tile(sums: &[Self; LANES]) -> Self {
+        // SAFETY: arithmetic only.
+        unsafe { F32x16(fold_columns(sums, 0), fold_columns(sums, 2)) }
+    }
+}
+
+/// Columns `t` and `t + 1` of a tile, each lane the fold of one sum: lanes 8, 4, 2 and 1 apart as `fold_add` has them,
+/// and each step leaves more sums in a register, the first column's in its lower half.
+#[inline(always)]
+unsafe fn fold_columns(sums: &[F32x16; LANES], t: usize) -> __m256 {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let mut fours = [_mm256_setzero_ps(); 4];
+        let mut n = 0;
+        while n < 4 {
+            let (a, b) = (sums[4 * n + t], sums[4 * n + t + 1]);
+            let (a, b) = (_mm256_add_ps(a.0, a.1), _mm256_add_ps(b.0, b.1));
+            fours[n] =
+                _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            n += 1;
         }
+        let (a, b) = (fold_pairs(fours[0], fours[1]), fold_pairs(fours[2], fours[3]));
+        _mm256_add_ps(_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b))
+    }
+}
+
+/// In each half: lanes 0 + 2 and 1 + 3 of `a`, then of `b`.
+#[inline(always)]
+unsafe fn fold_pairs(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+        let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
     }
 }
 
@@ -164,8 +189,8 @@ trait Codes: Copy {
     unsafe fn split(raw: [__m256i; 2]) -> [__m256i; 2];
     /// Sums of four neighbouring products of even and of odd columns together, as `i32`.
     unsafe fn sums(codes: [__m256i; 2], x: [__m256i; 2]) -> __m256i;
-    /// The same over the four words of a group, `x(word)` even and odd codes of four columns everywhere.
-    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i;
+    /// Codes have a sign; else they are nibbles, 8 too large.
+    const SIGNED: bool;
     /// What a group's sum lacks, from -8 times the sum of its activations.
     unsafe fn correction(minus_eight_sums: __m256i) -> __m256i;
     /// Scales of groups `group..group + n` of row `row`, the other lanes zero.
@@ -200,6 +225,7 @@ struct Int4<'a> {
 
 impl Codes for Int4<'_> {
     const TWO_WORDS: bool = false;
+    const SIGNED: bool = false;
 
     #[inline(always)]
     unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
@@ -231,20 +257,6 @@ impl Codes for Int4<'_> {
             let even = _mm256_maddubs_epi16(codes[0], x[0]);
             let both = _mm256_add_epi16(even, _mm256_maddubs_epi16(codes[1], x[1]));
             _mm256_madd_epi16(both, _mm256_set1_epi16(1))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i {
-        // SAFETY: arithmetic only; eight pairs of nibble products fit 16 bits (16 * 15 * 127).
-        unsafe {
-            let mut sum = _mm256_setzero_si256();
-            for (i, words) in words.iter().enumerate() {
-                let x = x(i);
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[0], x[0]));
-                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(words[1], x[1]));
-            }
-            _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
         }
     }
 
@@ -291,6 +303,7 @@ impl Int8<'_> {
 
 impl Codes for Int8<'_> {
     const TWO_WORDS: bool = true;
+    const SIGNED: bool = true;
 
     #[inline(always)]
     unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
@@ -311,18 +324,6 @@ impl Codes for Int8<'_> {
     unsafe fn sums(codes: [__m256i; 2], x: [__m256i; 2]) -> __m256i {
         // SAFETY: arithmetic only.
         unsafe { _mm256_add_epi32(Self::fours(codes[0], x[0]), Self::fours(codes[1], x[1])) }
-    }
-
-    #[inline(always)]
-    unsafe fn word_sums(words: &[[__m256i; 2]; 4], x: impl Fn(usize) -> [__m256i; 2]) -> __m256i {
-        // SAFETY: arithmetic only.
-        unsafe {
-            let mut sum = _mm256_setzero_si256();
-            for (i, words) in words.iter().enumerate() {
-                sum = _mm256_add_epi32(sum, Self::sums(*words, x(i)));
-            }
-            sum
-        }
     }
 
     #[inline(always)]
@@ -469,78 +470,214 @@ unsafe fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     }
 }
 
-/// Running sums of one row of x with 8 rows of weights: 8 rows for each of the 16 lanes of the definition.
-type Sums = [__m256; LANES];
+/// Rows of x that [`nibble_group`] takes together: two registers of sums for each, and the weights of one word beside.
+const GROUP_X: usize = 4;
+/// Running sums of one row of x with `H` times 8 rows of weights, for each of the 16 lanes of the definition.
+type Sums<const H: usize> = [[__m256; H]; LANES];
 
-/// Up to [`TILE_X`] rows of x with rows `first..first + 8` of weights, lanes across the rows of weights.
+/// A group of a tile's weights: codes word by word, even columns, then odd, and the scales.
+struct TileGroup<const H: usize> {
+    words: [[__m256i; H]; 8],
+    scales: [__m256; H],
+}
+
+/// Up to [`TILE_X`] rows of x with `8 H` rows of a tile from `first` on, lanes across the rows of weights.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn tile_block<C: Codes>(x: &[QuantRow<'_>], w: C, first: usize, n_groups: usize, out: &mut [f32]) {
+unsafe fn tile_block<C: Codes, const H: usize>(
+    x: &[QuantRow<'_>],
+    w: C,
+    first: usize,
+    n_groups: usize,
+    out: &mut [f32],
+) {
     assert!(x.len() <= TILE_X && out.len() == x.len() * TILE_ROWS);
     assert!(x.iter().all(|x| x.holds(n_groups)));
     // SAFETY: as in `row_dots`, for each of the rows of `w`.
     unsafe {
-        let mut sums: [Sums; TILE_X] = [[_mm256_setzero_ps(); LANES]; TILE_X];
+        let zero = _mm256_setzero_si256();
+        let mut sums: [Sums<H>; TILE_X] = [[[_mm256_setzero_ps(); H]; LANES]; TILE_X];
+        let mut tile = TileGroup { words: [[zero; H]; 8], scales: [_mm256_setzero_ps(); H] };
+        let (mut scales, mut even, mut odd) = ([[zero; ROWS]; H], [[zero; ROWS]; H], [[zero; ROWS]; H]);
         for base in (0..n_groups).step_by(GROUPS) {
             let n = GROUPS.min(n_groups - base);
-            let scales: [__m256i; 8] =
-                transpose(std::array::from_fn(|row| _mm256_castps_si256(w.scales(first + row, base, n))));
+            for half in 0..H {
+                for row in 0..ROWS {
+                    scales[half][row] = _mm256_castps_si256(w.scales(first + half * ROWS + row, base, n));
+                }
+                scales[half] = transpose(scales[half]);
+            }
             for pair in base / PAIR..(base + n).div_ceil(PAIR) {
-                let raw: [[__m256i; 2]; ROWS] = std::array::from_fn(|row| w.raw(first + row, pair));
-                let even = transpose(raw.map(|raw| raw[0]));
-                let odd = if C::TWO_WORDS { transpose(raw.map(|raw| raw[1])) } else { even };
+                for half in 0..H {
+                    for row in 0..ROWS {
+                        [even[half][row], odd[half][row]] = w.raw(first + half * ROWS + row, pair);
+                    }
+                    even[half] = transpose(even[half]);
+                    odd[half] = if C::TWO_WORDS { transpose(odd[half]) } else { even[half] };
+                }
                 for i in 0..PAIR.min(n_groups - pair * PAIR) {
                     let group = pair * PAIR + i;
-                    let words: [[__m256i; 2]; 4] =
-                        std::array::from_fn(|word| C::split([even[4 * i + word], odd[4 * i + word]]));
-                    let scales = _mm256_castsi256_ps(scales[group % GROUPS]);
+                    for half in 0..H {
+                        for word in 0..4 {
+                            let codes = C::split([even[half][4 * i + word], odd[half][4 * i + word]]);
+                            tile.words[word][half] = codes[0];
+                            tile.words[4 + word][half] = codes[1];
+                        }
+                        tile.scales[half] = _mm256_castsi256_ps(scales[half][group % GROUPS]);
+                    }
                     let at = pair_position(pair) + i * (GROUP / 2);
-                    tile_group::<C>(x, &words, at, group, scales, &mut sums);
+                    match C::SIGNED {
+                        true => signed_group(x, &tile, at, group, &mut sums),
+                        false => nibble_groups(x, &tile, at, group, &mut sums),
+                    }
                 }
             }
         }
-        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(sums) {
-            _mm256_storeu_ps(out[first..first + ROWS].as_mut_ptr(), fold_lanes(sums));
+        for (out, sums) in out.chunks_exact_mut(TILE_ROWS).zip(&mut sums) {
+            for half in 0..H {
+                _mm256_storeu_ps(out[first + half * ROWS..][..ROWS].as_mut_ptr(), fold_lanes(sums, half));
+            }
         }
     }
 }
 
-/// One group of 8 rows of weights with every row of x.
+/// Four codes of a row of x from `at` on, in every lane.
 #[inline(always)]
-unsafe fn tile_group<C: Codes>(
+unsafe fn spread(x: &QuantRow<'_>, at: usize) -> __m256i {
+    // SAFETY: four codes from `at` are in bounds by the caller.
+    unsafe { _mm256_set1_epi32(x.codes.as_ptr().add(at).cast::<i32>().read_unaligned()) }
+}
+
+/// Add a group's integer sums, times its scales, to the running sums of a row of x.
+#[inline(always)]
+unsafe fn add_scaled(total: __m256i, scales: __m256, x: &QuantRow<'_>, group: usize, slot: &mut __m256) {
+    // SAFETY: the group is one of x by the caller.
+    unsafe {
+        let both = _mm256_mul_ps(scales, _mm256_set1_ps(*x.scales.get_unchecked(group)));
+        *slot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, *slot);
+    }
+}
+
+/// One group of a tile of signed codes with every row of x: four words of weights and their magnitudes fill half of
+/// the registers, so even columns go first and their sums wait.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn signed_group<const H: usize>(
     x: &[QuantRow<'_>],
-    words: &[[__m256i; 2]; 4],
+    tile: &TileGroup<H>,
     at: usize,
     group: usize,
-    scales: __m256,
-    sums: &mut [Sums; TILE_X],
+    sums: &mut [Sums<H>; TILE_X],
 ) {
-    // SAFETY: 16 even codes at `at` and 16 odd ones half a quad further are in bounds by the caller.
+    // SAFETY: at most `TILE_X` rows; 16 even codes at `at` and 16 odd ones half a quad further are in bounds, and so
+    // is the group, by the caller. A pair of products fits 16 bits (2 * 127 * 127).
     unsafe {
-        for (t, x) in x.iter().enumerate() {
-            let from = x.codes.as_ptr().add(at);
-            let word = |at: usize| _mm256_set1_epi32(from.add(at).cast::<i32>().read_unaligned());
-            let sum = C::word_sums(words, |i| [word(4 * i), word(QUAD / 2 + 4 * i)]);
-            let corrections = _mm256_set1_epi32(*x.corrections.get_unchecked(group));
-            let total = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, C::correction(corrections)));
-            let both = _mm256_mul_ps(scales, _mm256_set1_ps(*x.scales.get_unchecked(group)));
-            let slot = sums.get_unchecked_mut(t).get_unchecked_mut(group % LANES);
-            *slot = _mm256_fmadd_ps(total, both, *slot);
+        let ones = _mm256_set1_epi16(1);
+        for half in 0..H {
+            let mut evens = [_mm256_setzero_si256(); TILE_X];
+            for odd in 0..2 {
+                let (mut words, mut sizes) = ([_mm256_setzero_si256(); 4], [_mm256_setzero_si256(); 4]);
+                for i in 0..4 {
+                    words[i] = tile.words[4 * odd + i][half];
+                    sizes[i] = _mm256_abs_epi8(words[i]);
+                }
+                for (t, x) in x.iter().enumerate() {
+                    let at = at + odd * (QUAD / 2);
+                    let mut parts = [_mm256_setzero_si256(); 4];
+                    for i in 0..4 {
+                        let signed = _mm256_sign_epi8(spread(x, at + 4 * i), words[i]);
+                        parts[i] = _mm256_madd_epi16(_mm256_maddubs_epi16(sizes[i], signed), ones);
+                    }
+                    let (a, b) = (_mm256_add_epi32(parts[0], parts[1]), _mm256_add_epi32(parts[2], parts[3]));
+                    let sum = _mm256_add_epi32(a, b);
+                    let even = evens.get_unchecked_mut(t);
+                    if odd == 0 {
+                        *even = sum;
+                        continue;
+                    }
+                    let slot = &mut sums.get_unchecked_mut(t).get_unchecked_mut(group % LANES)[half];
+                    add_scaled(_mm256_add_epi32(*even, sum), tile.scales[half], x, group, slot);
+                }
+            }
         }
     }
 }
 
-/// The sum of 16 lanes folded by halves, for 8 rows at once.
+/// One group of a tile of nibbles with every row of x.
 #[inline(always)]
-unsafe fn fold_lanes(mut lanes: Sums) -> __m256 {
+unsafe fn nibble_groups<const H: usize>(
+    x: &[QuantRow<'_>],
+    tile: &TileGroup<H>,
+    at: usize,
+    group: usize,
+    sums: &mut [Sums<H>; TILE_X],
+) {
+    let mut t = 0;
+    // SAFETY: as in `nibble_group`, for the rows from `t` on.
+    unsafe {
+        while t + GROUP_X <= x.len() {
+            nibble_group::<GROUP_X, H>(&x[t..], tile, at, group, &mut sums[t..]);
+            t += GROUP_X;
+        }
+        match x.len() - t {
+            3 => nibble_group::<3, H>(&x[t..], tile, at, group, &mut sums[t..]),
+            2 => nibble_group::<2, H>(&x[t..], tile, at, group, &mut sums[t..]),
+            1 => nibble_group::<1, H>(&x[t..], tile, at, group, &mut sums[t..]),
+            _ => {}
+        }
+    }
+}
+
+/// One group of a tile of nibbles with `X` rows of x.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn nibble_group<const X: usize, const H: usize>(
+    x: &[QuantRow<'_>],
+    tile: &TileGroup<H>,
+    at: usize,
+    group: usize,
+    sums: &mut [Sums<H>],
+) {
+    // SAFETY: `X` rows are there; 16 even codes at `at` and 16 odd ones half a quad further are in bounds, and so is
+    // the group, by the caller. Eight pairs of products fit 16 bits (16 * 15 * 127).
+    unsafe {
+        let mut pairs = [[_mm256_setzero_si256(); H]; X];
+        for word in 0..8 {
+            let nibbles = tile.words[word];
+            let at = at + word / 4 * (QUAD / 2) + word % 4 * 4;
+            for t in 0..X {
+                let codes = spread(x.get_unchecked(t), at);
+                for half in 0..H {
+                    let products = _mm256_maddubs_epi16(nibbles[half], codes);
+                    pairs[t][half] = _mm256_add_epi16(pairs[t][half], products);
+                }
+            }
+        }
+        let ones = _mm256_set1_epi16(1);
+        for t in 0..X {
+            let x = x.get_unchecked(t);
+            let correction = _mm256_set1_epi32(*x.corrections.get_unchecked(group));
+            let slots = sums.get_unchecked_mut(t).get_unchecked_mut(group % LANES);
+            for half in 0..H {
+                let total = _mm256_add_epi32(_mm256_madd_epi16(pairs[t][half], ones), correction);
+                add_scaled(total, tile.scales[half], x, group, &mut slots[half]);
+            }
+        }
+    }
+}
+
+/// The sum of 16 lanes folded by halves, for the 8 rows of a tile's half at once.
+#[inline(always)]
+unsafe fn fold_lanes<const H: usize>(lanes: &mut Sums<H>, half: usize) -> __m256 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
             // SAFETY: arithmetic only.
-            lanes[i] = unsafe { _mm256_add_ps(lanes[i], lanes[i + width]) };
+            lanes[i][half] = unsafe { _mm256_add_ps(lanes[i][half], lanes[i + width][half]) };
         }
         width /= 2;
     }
-    lanes[0]
+    lanes[0][half]
 }
 
 #[inline(always)]
@@ -548,8 +685,13 @@ unsafe fn tile<C: Codes>(x: &[QuantRow<'_>], w: C, n_groups: usize, out: &mut [f
     for (x, out) in x.chunks(TILE_X).zip(out.chunks_mut(TILE_X * TILE_ROWS)) {
         // SAFETY: the caller's contract.
         unsafe {
-            tile_block(x, w, 0, n_groups, out);
-            tile_block(x, w, ROWS, n_groups, out);
+            if C::SIGNED {
+                // Sixteen rows of bytes, the rows of x and twice the sums would not stay in the first-level cache.
+                tile_block::<C, 1>(x, w, 0, n_groups, out);
+                tile_block::<C, 1>(x, w, ROWS, n_groups, out);
+            } else {
+                tile_block::<C, 2>(x, w, 0, n_groups, out);
+            }
         }
     }
 }

@@ -114,7 +114,7 @@ impl Lanes for F32x16 {
     }
 
     #[inline(always)]
-    unsafe fn fold_tile(sums: [Self; LANES]) -> Self {
+    unsafe fn fold_tile(sums: &[Self; LANES]) -> Self {
         // SAFETY: arithmetic only.
         unsafe {
             let mut eights = [_mm512_setzero_ps(); 8];
@@ -351,7 +351,7 @@ unsafe fn band_of<C: Codes, const T: usize>(
             }
         }
         for t in 0..T {
-            store(F32x16::fold_tile(sums[t]), out.as_mut_ptr().add(t * n_rows), n_rows);
+            store(F32x16::fold_tile(&sums[t]), out.as_mut_ptr().add(t * n_rows), n_rows);
         }
     }
 }

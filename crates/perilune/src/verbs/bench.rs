@@ -302,7 +302,7 @@ fn measure(
 ) -> anyhow::Result<Run> {
     let Shape { cached, prompt, batch, .. } = shape;
     let n_blocks = Cache::blocks_for(cached + prompt + shape.decode);
-    let mut cache = Cache::new(model.config(), model.arithmetic().cache_form(), n_blocks * batch);
+    let mut cache = Cache::new(model.config(), model.cache_form(), n_blocks * batch);
     let blocks: Vec<u32> = (0..(n_blocks * batch) as u32).collect();
     let mut workspace = Workspace::default();
     let mut last = Vec::new();

@@ -97,6 +97,7 @@ fn plan(model: &Model, cache_tokens: usize, dense: Dense) -> Option<Plan> {
         batch: cache_tokens.div_ceil(context) as u64,
         dense,
         path: model.arithmetic(),
+        cache: model.cache_form(),
         n_threads: model.cpu().pool().n_threads(),
     };
     Plan::new(config, Weights::of_config(config), request).ok()

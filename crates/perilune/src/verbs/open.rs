@@ -5,10 +5,11 @@ use crate::settings;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use perilune_kernels::cpu::{Cpu, Isa};
-use perilune_kernels::pool::MAX_THREADS;
-use perilune_model::cache::Cache;
+use perilune_kernels::pool::{Binding, MAX_THREADS};
+use perilune_kernels::topology::Topology;
+use perilune_model::cache::{Cache, CacheForm};
 use perilune_model::checkpoint::Checkpoint;
-use perilune_model::forward::{Arithmetic, ForwardError, Model, check_widths};
+use perilune_model::forward::{Arithmetic, ForwardError, Model, check_cache, check_widths};
 use perilune_model::weights::{Dense, Weights};
 use std::path::{Path, PathBuf};
 
@@ -67,12 +68,54 @@ pub(crate) struct RunArgs {
     /// How attention, shared experts, dense layers and head are held: as published, or re-encoded to 8 bits at load
     #[arg(long, value_enum, default_value_t = DenseChoice::Bf16)]
     pub(crate) dense: DenseChoice,
-    /// Threads to compute on [default: the setting `threads`, else all processors]
+    /// Threads to compute on [default: the setting `threads`, else all cores]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
     /// Instruction set of the kernels: scalar, avx2 or avx512-vnni [default: the widest that this processor has]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
+    /// What is kept of a token on the fast path: its latent in BF16, or in 8 bits with a scale a group of 32
+    #[arg(long, value_enum, default_value_t = CacheChoice::Bf16)]
+    pub(crate) cache: CacheChoice,
+    /// Where threads stay: on the cores of their NUMA node where there are several, each on a core of its own, or
+    /// wherever the system puts them
+    #[arg(long, value_enum, default_value_t = BindChoice::Node)]
+    pub(crate) bind: BindChoice,
+}
+
+/// `--cache`.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum CacheChoice {
+    Bf16,
+    Int8,
+}
+
+impl CacheChoice {
+    /// The form of cache that this asks of `arithmetic`.
+    pub(crate) fn form(self, arithmetic: Arithmetic) -> CacheForm {
+        match self {
+            CacheChoice::Bf16 => arithmetic.cache_form(),
+            CacheChoice::Int8 => CacheForm::LatentInt8,
+        }
+    }
+}
+
+/// `--bind`.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum BindChoice {
+    Node,
+    Core,
+    Free,
+}
+
+impl BindChoice {
+    fn binding(self) -> Binding {
+        match self {
+            BindChoice::Node => Binding::Node,
+            BindChoice::Core => Binding::Core,
+            BindChoice::Free => Binding::Free,
+        }
+    }
 }
 
 /// `--path`.
@@ -121,7 +164,11 @@ impl RunArgs {
         let (path, dense) = (self.path.to_possible_value(), self.dense.to_possible_value());
         let path = path.filter(|_| !matches!(self.path, PathChoice::Fast));
         let dense = dense.filter(|_| !matches!(self.dense, DenseChoice::Bf16));
+        let bind = self.bind.to_possible_value().filter(|_| !matches!(self.bind, BindChoice::Node));
+        let cache = self.cache.to_possible_value().filter(|_| !matches!(self.cache, CacheChoice::Bf16));
         let all = [
+            ("--cache", cache.map(|it| it.get_name().to_owned())),
+            ("--bind", bind.map(|it| it.get_name().to_owned())),
             ("--path", path.map(|it| it.get_name().to_owned())),
             ("--dense", dense.map(|it| it.get_name().to_owned())),
             ("--threads", self.threads.map(|it| it.to_string())),
@@ -138,12 +185,9 @@ impl RunArgs {
 
     /// The kernels that the flags ask for, on `n_threads`.
     pub(crate) fn cpu_on(&self, n_threads: usize) -> anyhow::Result<Cpu> {
-        match self.isa {
-            None => Ok(Cpu::new(n_threads)),
-            Some(isa) => {
-                Cpu::with_isa(isa, n_threads).ok_or_else(|| anyhow!("this processor lacks {}", isa.name()))
-            }
-        }
+        let isa = self.isa.unwrap_or_else(Isa::best);
+        let cpu = Cpu::on(isa, Topology::of_machine(), self.bind.binding(), n_threads);
+        cpu.ok_or_else(|| anyhow!("this processor lacks {}", isa.name()))
     }
 
     /// Open the checkpoint in `dir` and put its weights on `cpu`, showing progress on a terminal.
@@ -159,13 +203,16 @@ impl RunArgs {
         }
         let checkpoint = open(dir)?;
         check_widths(&checkpoint.config, arithmetic)?;
+        let is_asked = arithmetic == self.path.arithmetic();
+        let cache = if is_asked { self.cache.form(arithmetic) } else { arithmetic.cache_form() };
+        check_cache(arithmetic, cache)?;
         let bar = crate::terminal::bar("loading", "layers");
         let weights = Weights::load(&checkpoint, dense, &cpu, |done, of| {
             bar.set_length(of as u64);
             bar.set_position(done as u64);
         })?;
         bar.finish_and_clear();
-        Ok(Model::new(checkpoint.config, weights, cpu, arithmetic)?)
+        Ok(Model::new(checkpoint.config, weights, cpu, arithmetic)?.with_cache(cache)?)
     }
 }
 
@@ -195,7 +242,7 @@ pub(crate) fn check_context(model: &Model, n_tokens: usize, n_sequences: usize) 
     if n_tokens > limit {
         return Err(ForwardError::BeyondModel { needed: n_tokens, limit }.into());
     }
-    let per_token = model.arithmetic().cache_form().bytes_per_token(model.config());
+    let per_token = model.cache_form().bytes_per_token(model.config());
     let rounded = Cache::blocks_for(n_tokens) * perilune_kernels::BLOCK_TOKENS;
     let needed = (rounded as u64).saturating_mul(per_token as u64).saturating_mul(n_sequences as u64);
     let ram = crate::machine::ram_bytes()?;

@@ -1,9 +1,10 @@
 //! `plan`: what a run takes, and whether it fits.
 
-use super::open::{DenseChoice, PathChoice};
+use super::open::{CacheChoice, DenseChoice, PathChoice};
 use crate::machine;
 use crate::terminal::{bytes, count, default_threads, folded, parse_size, print, print_json, short_count};
 use anyhow::bail;
+use perilune_model::cache::CacheForm;
 use perilune_model::checkpoint::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE};
 use perilune_model::config::Config;
 use perilune_model::forward::Arithmetic;
@@ -37,7 +38,10 @@ pub(crate) struct Args {
     /// Arithmetic: `exact` is f32 throughout, `fast` takes 8-bit activations for quantised weights
     #[arg(long, value_enum, default_value_t = PathChoice::Fast)]
     path: PathChoice,
-    /// Threads that will compute [default: the setting `threads`, else one for each processor]
+    /// What is kept of a token on the fast path: its latent in BF16, or in 8 bits with a scale a group of 32
+    #[arg(long, value_enum, default_value_t = CacheChoice::Bf16)]
+    cache: CacheChoice,
+    /// Threads that will compute [default: the setting `threads`, else one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Answer in JSON
@@ -74,6 +78,7 @@ pub(crate) fn summary(model: &super::open::ModelArgs, cache_tokens: u64) -> anyh
         ram: None,
         dense: model.run.dense,
         path: model.run.path,
+        cache: model.run.cache,
         threads: model.run.threads.map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
         json: false,
     };
@@ -92,6 +97,7 @@ fn answer(args: &Args) -> anyhow::Result<(Answer, Config)> {
         batch: args.batch,
         dense: args.dense.dense(),
         path: args.path.arithmetic(),
+        cache: args.cache.form(args.path.arithmetic()),
         n_threads: args.threads.map_or_else(default_threads, usize::from),
     };
     let plan = Plan::new(&config, weights, request)?;
@@ -165,8 +171,13 @@ fn shown_request(request: &Request) -> String {
         Arithmetic::Fast => "fast path",
         Arithmetic::Exact => "exact path",
     };
+    let cache = if request.cache == CacheForm::LatentInt8 { ", 8-bit cache" } else { "" };
     let sequences = if request.batch == 1 { "sequence" } else { "sequences" };
-    format!("{} {sequences} of {} tokens, {path}, {dense}", count(request.batch), count(request.context))
+    format!(
+        "{} {sequences} of {} tokens, {path}, {dense}{cache}",
+        count(request.batch),
+        count(request.context)
+    )
 }
 
 fn write_rows(out: &mut String, plan: &Plan) -> std::fmt::Result {

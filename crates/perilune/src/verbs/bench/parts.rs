@@ -146,7 +146,7 @@ pub(super) struct Cached {
 impl Cached {
     /// Bytes of cache, read once for each sequence.
     pub(super) fn bytes(&self, model: &Model) -> u64 {
-        let per_token = model.arithmetic().cache_form().bytes_per_token(model.config());
+        let per_token = model.cache_form().bytes_per_token(model.config());
         (self.n_sequences * (self.before + self.n_rows) * per_token) as u64
     }
 
