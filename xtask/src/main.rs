@@ -1,10 +1,10 @@
-//! `cargo xtask RULE`: run the rules of the house.
+//! `cargo xtask tidy` runs the rules of the house, `cargo xtask record` makes the pictures of README.
 
 use anyhow::{Context, Result, bail};
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
-use xtask::tidy;
+use xtask::{record, tidy};
 
 fn main() -> ExitCode {
     match run(std::env::args().nth(1).as_deref()) {
@@ -16,12 +16,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(rule: Option<&str>) -> Result<ExitCode> {
-    let Some("tidy") = rule else {
-        bail!("write `cargo xtask tidy`: it checks the rules of the house and lists the longest code")
-    };
+fn run(verb: Option<&str>) -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask stands in the repository")?;
-    let report = tidy::check(&tidy::Tree::read(root)?);
-    write!(stdout(), "{report}")?;
-    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match verb {
+        Some("tidy") => {
+            let report = tidy::check(&tidy::Tree::read(root)?);
+            write!(stdout(), "{report}")?;
+            Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Some("record") => record::pictures(root).map(|()| ExitCode::SUCCESS),
+        _ => bail!(
+            "write `cargo xtask tidy`, which checks the rules of the house and lists the longest code, or \
+             `cargo xtask record`, which makes the pictures of README anew"
+        ),
+    }
 }

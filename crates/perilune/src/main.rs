@@ -3,6 +3,7 @@
 mod embedded;
 mod machine;
 mod settings;
+mod table;
 mod terminal;
 mod verbs;
 

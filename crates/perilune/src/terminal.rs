@@ -6,6 +6,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use perilune_kernels::cpu::Cpu;
 use perilune_model::watch::Watch;
+pub(crate) use perilune_server::console::count;
 use std::io::{IsTerminal, Write, stdout};
 
 /// Columns below which nothing can be laid out.
@@ -47,7 +48,8 @@ pub(crate) fn folded(text: &str, hang: usize) -> String {
     fold(text, hang, columns().unwrap_or(usize::MAX))
 }
 
-fn fold(text: &str, hang: usize, columns: usize) -> String {
+/// The same for a width that is known.
+pub(crate) fn fold(text: &str, hang: usize, columns: usize) -> String {
     // A quarter of the width is no place for words.
     let hang = if hang > columns - columns / 4 { HANG_NARROW } else { hang };
     let mut out = String::with_capacity(text.len());
@@ -93,14 +95,6 @@ fn scaled(n: u64, units: &[&str]) -> String {
         (_, value) if value < 99.995 => format!("{value:.2} {unit}"),
         _ => format!("{value:.1} {unit}"),
     }
-}
-
-/// A whole count with separators: `70,272`.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().map(|group| str::from_utf8(group).unwrap_or_default()).collect();
-    groups.join(",")
 }
 
 /// `1 file`, `2 files`.
@@ -201,7 +195,6 @@ mod tests {
             .collect();
         assert_eq!(shown, ["0 B", "999 B", "1.000 kB", "70.27 kB", "15.50 GB", "594.2 GB", "18446.7 PB"]);
         assert_eq!(short_count(1_026_408_232_448), "1.026 T");
-        assert_eq!([count(7), count(70_272), count(1_234_567)], ["7", "70,272", "1,234,567"]);
     }
 
     #[test]

@@ -184,8 +184,18 @@ impl Browser {
 
     /// Keeps a picture where `PERILUNE_SHOTS` names a folder.
     fn shot(&self, name: &str) {
+        self.keep(name, &json!({ "captureBeyondViewport": true }));
+    }
+
+    /// The same of the page's upper part.
+    fn shot_above(&self, name: &str, height: u32) {
+        let width = self.script("return innerWidth");
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        self.keep(name, &json!({ "captureBeyondViewport": true, "clip": clip }));
+    }
+
+    fn keep(&self, name: &str, params: &Value) {
         let Some(dir) = std::env::var_os("PERILUNE_SHOTS") else { return };
-        let params = json!({ "captureBeyondViewport": true });
         let picture = json!({ "cmd": "Page.captureScreenshot", "params": params });
         let picture = self.command("goog/cdp/execute", &picture)["data"].as_str().unwrap().to_owned();
         let picture = base64::prelude::BASE64_STANDARD.decode(picture).unwrap();
@@ -242,6 +252,7 @@ fn the_console_works_in_a_browser_by_keyboard_and_on_narrow_screens() {
         chat(&browser, &address);
         browser.shot(&format!("chat-asked-{width}"));
     }
+    runs::embedded(&browser, &address, dir.path());
     stopped(&browser, &address, &key);
     tool_result(&browser, &address);
     tried_again(&browser, &address);

@@ -122,3 +122,35 @@ fn a_certificate_that_is_none_is_told_before_anything_listens() {
     assert!(with(&["--tls-cert", file, "--tls-key", file]).contains("holds no certificate"));
     assert!(with(&["--tls-cert", file]).contains("--tls-key"));
 }
+
+#[test]
+fn tables_fit_sixty_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let narrow = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_perilune"));
+        let output = command.args(args).args(["--data", data]).env("COLUMNS", "60").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !text.is_empty(), "{args:?}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 60, "{line:?} is wider than the terminal");
+        }
+        text
+    };
+    let name = "the nightly job that writes reports";
+    run(data, &["keys", "create", name, "--balance", "1000"]);
+    assert!(narrow(&["keys", "list"]).contains("balance USD 1000.000000\n"));
+    run(
+        data,
+        &[
+            "prices",
+            "set",
+            "an-id-of-a-model-that-is-rather-long-as-ids-are",
+            "--input",
+            "1",
+            "--output",
+            "2",
+        ],
+    );
+    assert!(narrow(&["prices", "list"]).contains("model an-id-of-a-model-that-is-rather-long-as-ids-are"));
+}

@@ -208,7 +208,7 @@ fn what_is_wrong_with_a_run_is_named() {
         assert!(error.contains(says) && error.lines().count() == 1, "{args:?}: {error}");
     };
     for verb in ["show", "verify", "export"] {
-        refused(&[verb, "none"], "does not exist; see the list of runs");
+        refused(&[verb, "none"], "does not exist; `perilune runs list`");
         refused(&[verb, "../runs"], "is no name of a run");
     }
     let journal = folder.path().join("runs").join(run).join("journal.sqlite");

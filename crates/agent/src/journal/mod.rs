@@ -51,7 +51,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// Nothing there.
-    #[error("{path} does not exist; see the list of runs")]
+    #[error("{path} does not exist; `perilune runs list` shows the runs that do")]
     Missing {
         /// The journal.
         path: PathBuf,

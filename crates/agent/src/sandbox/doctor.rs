@@ -13,6 +13,8 @@ pub struct Finding {
     pub layer: Layer,
     /// Why it cannot be put up; `None` where it can.
     pub refused: Option<String>,
+    /// The layer beneath it that was refused in its place.
+    pub for_want_of: Option<Layer>,
 }
 
 /// Try every layer by itself, with the user and mount namespaces that it stands on. `workspace` is bound read-only.
@@ -24,15 +26,15 @@ pub async fn examine(workspace: &Path) -> Result<Vec<Finding>, SandboxError> {
     for layer in Layer::ALL {
         let mut sandbox = Sandbox::new(View::new(workspace, Access::ReadOnly));
         sandbox.layers = Layers::only(foundation(layer).into_iter().chain([layer]));
-        let refused = match sandbox.run(&Program::new(["/bin/true"]), &[], &mut |_| ()).await {
-            Ok(_) => None,
-            Err(SandboxError::Refused { layer: refused, why }) if refused == layer => Some(why),
+        let (refused, for_want_of) = match sandbox.run(&Program::new(["/bin/true"]), &[], &mut |_| ()).await {
+            Ok(_) => (None, None),
+            Err(SandboxError::Refused { layer: refused, why }) if refused == layer => (Some(why), None),
             Err(SandboxError::Refused { layer: refused, why }) => {
-                Some(format!("it stands on {refused}: {why}"))
+                (Some(format!("it stands on {refused}: {why}")), Some(refused))
             }
             Err(other) => return Err(other),
         };
-        findings.push(Finding { layer, refused });
+        findings.push(Finding { layer, refused, for_want_of });
     }
     Ok(findings)
 }

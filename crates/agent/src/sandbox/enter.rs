@@ -3,6 +3,7 @@
 use super::layers::{Layer, Layers};
 use super::wire::{Outer, Plan, RESERVED, Report, kind, read_message, send_report};
 use super::{confine, init, root};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use rustix::thread as caps;
@@ -108,7 +109,11 @@ fn join(outer: &Outer) -> Result<(), String> {
 }
 
 fn unshare_one(flag: CloneFlags) -> Result<(), String> {
-    unshare(flag).map_err(|errno| format!("unshare: {}", errno.desc()))
+    unshare(flag).map_err(|errno| match errno {
+        // Of a disk, its own words would say.
+        Errno::ENOSPC => "unshare: the system's limit on such namespaces is reached".to_owned(),
+        other => format!("unshare: {}", other.desc()),
+    })
 }
 
 /// Become an ordinary user of a new user namespace, with all capabilities in it and none outside.

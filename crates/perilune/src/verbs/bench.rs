@@ -5,7 +5,8 @@ mod projection;
 
 use super::memory::Memory;
 use super::open::{RunArgs, check_context, parse_threads};
-use crate::terminal::{parse_size, print, print_json};
+use crate::table::{Table, figures, words};
+use crate::terminal::{folded, parse_size, print, print_json};
 use anyhow::{bail, ensure};
 use clap::Args;
 use parts::{Cached, Clock, Part};
@@ -24,6 +25,8 @@ use std::time::Instant;
 
 /// Bytes the bandwidth probe reads, where the machine has four times as many.
 const PROBE_BYTES: usize = 4 << 30;
+/// How far in a folded line goes on.
+const HANG: usize = 4;
 /// What a measurement of garbage ends with.
 const NOT_FINITE: &str =
     "the model gave logits that are not finite; `perilune verify` finds a damaged tensor";
@@ -205,7 +208,7 @@ fn list_kernels(json: bool) -> anyhow::Result<()> {
         };
         writeln!(text, "{:<12} {state}{}", set.name, if set.default { " (default)" } else { "" })?;
     }
-    print(&text)
+    print(&folded(&text, 13))
 }
 
 fn limits(cpu: &Cpu) -> Limits {
@@ -434,25 +437,7 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
             limits.threads, limits.read_gb_per_s, limits.f32_gflop_per_s, limits.int8_gop_per_s
         )?;
     }
-    writeln!(
-        text,
-        "threads  cached  prompt  batch   prefill tok/s    GOP/s   decode tok/s   GB/s  of limit"
-    )?;
-    for run in &report.runs {
-        writeln!(
-            text,
-            "{:>7} {:>7} {:>7} {:>6} {:>15.1} {:>8.0} {:>14.1} {:>6.1} {:>8.0}%",
-            run.threads,
-            run.cached,
-            run.prompt,
-            run.batch,
-            run.prefill_tokens_per_s,
-            run.prefill_gop_per_s,
-            run.decode_tokens_per_s,
-            run.decode_gb_per_s,
-            100.0 * run.decode_share_of_read_limit
-        )?;
-    }
+    text += &table_of(&report.runs);
     report.runs.iter().try_for_each(|run| show_parts(&mut text, run))?;
     report.projections.iter().try_for_each(|projection| show_projection(&mut text, projection))?;
     if let Some(a) = &report.accuracy {
@@ -473,18 +458,52 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
         gb(report.memory.mapped_bytes),
         gb(report.memory.peak_bytes)
     )?;
-    print(&text)
+    print(&folded(&text, HANG))
+}
+
+fn table_of(runs: &[Measurement]) -> String {
+    let heads = [
+        "threads",
+        "cached",
+        "prompt",
+        "batch",
+        "prefill tok/s",
+        "GOP/s",
+        "decode tok/s",
+        "GB/s",
+        "of limit",
+    ];
+    let mut table = Table::new(heads.map(figures));
+    for run in runs {
+        table.push([
+            run.threads.to_string(),
+            run.cached.to_string(),
+            run.prompt.to_string(),
+            run.batch.to_string(),
+            format!("{:.1}", run.prefill_tokens_per_s),
+            format!("{:.0}", run.prefill_gop_per_s),
+            format!("{:.1}", run.decode_tokens_per_s),
+            format!("{:.1}", run.decode_gb_per_s),
+            format!("{:.0}%", 100.0 * run.decode_share_of_read_limit),
+        ]);
+    }
+    table.text()
 }
 
 /// A measurement's parts, prefill beside decode.
 fn show_parts(text: &mut String, run: &Measurement) -> std::fmt::Result {
     writeln!(text, "\nwhere it goes: {} cached, prompt {}, batch {}", run.cached, run.prompt, run.batch)?;
-    writeln!(text, "                 decode ms    GB/s   GOP/s    prefill ms    GB/s   GOP/s")?;
+    let [gb, gop] = ["GB/s", "GOP/s"].map(figures);
+    let mut table =
+        Table::new([words("part"), figures("decode ms"), gb, gop, figures("prefill ms"), gb, gop]);
     for (decode, prefill) in run.decode_parts.iter().zip(&run.prefill_parts) {
-        let columns =
-            |part: &Part| format!("{:>9.3} {:>7.1} {:>7.0}", part.ms, part.gb_per_s, part.gop_per_s);
-        writeln!(text, "{:<16} {}     {}", decode.part.label(), columns(decode), columns(prefill))?;
+        let cells = |part: &Part| {
+            [format!("{:.3}", part.ms), format!("{:.1}", part.gb_per_s), format!("{:.0}", part.gop_per_s)]
+        };
+        let ([a, b, c], [d, e, f]) = (cells(decode), cells(prefill));
+        table.push([decode.part.label().to_owned(), a, b, c, d, e, f]);
     }
+    text.push_str(&table.text());
     Ok(())
 }
 

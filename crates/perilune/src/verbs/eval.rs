@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// Episodes under way at once share the cache.
 const CACHE_TOKENS: usize = 16_384;
+/// How far in a folded line goes on.
+const HANG: usize = 6;
 
 /// Measure what a model can do.
 #[derive(clap::Args)]
@@ -113,7 +115,11 @@ fn tools(args: &ToolsArgs) -> anyhow::Result<()> {
     resident.engine.stop();
     let (family, seed, n_calls) = (question.family.name(), question.seed, question.n_calls);
     let both = Both { family, seed, n_calls, with, without_grammar: without };
-    if args.json { terminal::print_json(&both) } else { terminal::print(&shown(question, &both)) }
+    if args.json {
+        terminal::print_json(&both)
+    } else {
+        terminal::print(&terminal::folded(&shown(question, &both), HANG))
+    }
 }
 
 fn measure(name: &str, question: Question, model: LocalModel, how: &str) -> anyhow::Result<Report> {

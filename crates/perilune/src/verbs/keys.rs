@@ -1,12 +1,12 @@
 //! `keys`: who may ask the server, and how much.
 
 use super::data::{DataArgs, wait};
+use crate::table::{Table, figures, words};
 use crate::terminal::{print, print_json};
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use perilune_server::store::{BalanceChange, Key, KeyChange, KeyKind, KeyLimits, Usd};
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 /// Dollars that a balance may have.
 const DOLLARS_MAX: f64 = 1e9;
@@ -194,15 +194,21 @@ fn list(args: &List) -> anyhow::Result<()> {
     if keys.is_empty() {
         return print("No keys. Make one with `perilune keys create NAME`.\n");
     }
-    let mut out = String::new();
-    writeln!(out, "{:>4}  {:<12} {:<6} {:<8} {:>14}  name", "id", "prefix", "kind", "state", "balance USD")?;
+    let mut table = Table::new([
+        figures("id"),
+        words("prefix"),
+        words("kind"),
+        words("state"),
+        figures("balance USD"),
+        words("name"),
+    ]);
     for key in &keys {
         let state = if key.revoked_ms.is_some() { "revoked" } else { "in force" };
         let balance = key.balance.map_or_else(|| "no limit".to_owned(), |balance| balance.to_string());
-        let (id, prefix, kind) = (key.id, &key.prefix, key.kind.name());
-        writeln!(out, "{id:>4}  {prefix:<12} {kind:<6} {state:<8} {balance:>14}  {}", key.name)?;
+        let (id, prefix, kind) = (key.id.to_string(), key.prefix.clone(), key.kind.name().to_owned());
+        table.push([id, prefix, kind, state.to_owned(), balance, key.name.clone()]);
     }
-    print(&out)
+    print(&table.text())
 }
 
 fn revoke(args: &Revoke) -> anyhow::Result<()> {

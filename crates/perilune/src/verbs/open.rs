@@ -13,6 +13,10 @@ use perilune_model::forward::{Arithmetic, ForwardError, Model, check_cache, chec
 use perilune_model::weights::{Dense, Weights};
 use std::path::{Path, PathBuf};
 
+/// What is said first of a folder that no flag of this call named.
+const OF_THE_SETTING: &str =
+    "the setting `model`, of which `perilune config show --origin` says where it is set, is wrong";
+
 /// Arguments of every verb that runs a model.
 #[derive(Args, Clone)]
 pub(crate) struct ModelArgs {
@@ -42,8 +46,10 @@ pub(crate) struct Chosen {
 impl Chosen {
     /// The checkpoint in `dir`; without one, that of the setting `model`, else the embedded model.
     pub(crate) fn new(dir: Option<&Path>, run: &RunArgs) -> anyhow::Result<Self> {
+        let is_told = dir.is_some();
         if let Some(dir) = dir.map(Path::to_path_buf).or_else(|| settings::get().model.value.clone()) {
-            check_folder(&dir)?;
+            check_folder(&dir)
+                .map_err(|error| if is_told { error } else { error.context(OF_THE_SETTING) })?;
             let name = dir.display().to_string();
             return Ok(Self { args: ModelArgs { dir, run: run.clone() }, name, _embedded: None });
         }

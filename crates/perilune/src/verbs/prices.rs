@@ -1,12 +1,12 @@
 //! `prices`: what a model's tokens cost.
 
 use super::data::{DataArgs, wait};
+use crate::table::{Table, figures, words};
 use crate::terminal::{print, print_json};
 use anyhow::bail;
 use clap::Subcommand;
 use perilune_server::store::{PRICE_DOLLARS_MAX, Price};
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 /// List and change what a model's tokens cost, in US dollars per million tokens.
 #[derive(clap::Args)]
@@ -88,17 +88,12 @@ fn list(args: &List) -> anyhow::Result<()> {
     if args.json {
         return print_json(&prices.iter().map(|(model, price)| shown(model, price)).collect::<Vec<_>>());
     }
-    let mut out = String::new();
-    writeln!(
-        out,
-        "{:<32} {:>12} {:>12} {:>12}  USD per million tokens",
-        "model", "input", "cached", "output"
-    )?;
+    let mut table = Table::new([words("model"), figures("input"), figures("cached"), figures("output")]);
     for (model, price) in &prices {
-        let [input, cached, output] = price.dollars_per_million();
-        writeln!(out, "{model:<32} {input:>12.3} {cached:>12.3} {output:>12.3}")?;
+        let [input, cached, output] = price.dollars_per_million().map(|dollars| format!("{dollars:.3}"));
+        table.push([model.clone(), input, cached, output]);
     }
-    print(&out)
+    print(&format!("{}in US dollars per million tokens\n", table.text()))
 }
 
 fn set(args: &Set) -> anyhow::Result<()> {

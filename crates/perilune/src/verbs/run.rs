@@ -12,6 +12,8 @@ use super::data::DataArgs;
 use super::open::{Chosen, RunArgs};
 use super::resident::Resident;
 use super::upstream;
+use crate::machine::free_bytes;
+use crate::terminal::bytes;
 use anyhow::{Context, bail};
 use budget::BudgetArgs;
 use last::{End, Last};
@@ -38,6 +40,8 @@ use web::WebArgs;
 
 /// Contexts below this many tokens get the profile of small models.
 const STANDARD_CONTEXT_TOKENS: usize = 16_384;
+/// Free bytes below which a person is warned.
+const WORKSPACE_ROOM: u64 = 1 << 20;
 /// Highest temperature of the wire formats.
 const TEMPERATURE_MAX: f64 = 2.0;
 
@@ -53,7 +57,7 @@ const TEMPERATURE_MAX: f64 = 2.0;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The task in words
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(required_unless_present = "resume", conflicts_with = "resume", value_parser = parse_task)]
     task: Option<String>,
     /// Take up the run of this name again, instead of a new task; one that a limit stopped needs a larger limit
     #[arg(long, value_name = "RUN")]
@@ -111,6 +115,10 @@ impl std::fmt::Display for Exit {
 }
 
 impl std::error::Error for Exit {}
+
+fn parse_task(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("expected a task in words".to_owned()) } else { Ok(text.to_owned()) }
+}
 
 fn parse_temperature(text: &str) -> Result<f64, String> {
     let temperature = text.parse().ok().filter(|it| (0.0..=TEMPERATURE_MAX).contains(it));
@@ -190,8 +198,17 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     let taken = args.resume.as_ref().map(|_| journal::resume(&folder)).transpose()?;
     let root = taken.as_ref().and_then(|(_, entries)| workspace_of(entries));
     let root = root.unwrap_or_else(|| args.workspace.clone());
-    let place = || format!("the workspace {} cannot be opened", root.display());
+    let place = || {
+        format!(
+            "the workspace {} cannot be opened; make the folder, or name another with --workspace",
+            root.display()
+        )
+    };
     let root = root.canonicalize().with_context(place)?;
+    if !root.is_dir() {
+        bail!("the workspace {} is a file; name the folder that the run works in", root.display());
+    }
+    warn_of_a_full_disk(&root);
     // Before the first folder of the run is made: what is wrong here leaves nothing behind.
     let policy = args.policy.as_deref().map_or_else(|| Ok(Policy::standard()), Policy::load)?;
     let secrets = Arc::new(secrets(&policy)?);
@@ -244,6 +261,14 @@ async fn drive(run: Run, listener: &view::View) -> anyhow::Result<End> {
     };
     let (how, text) = ended?;
     Ok(End::Over { how, text, was_denied: listener.was_denied() })
+}
+
+/// A model that is told of a full disk may not understand it; a person does.
+fn warn_of_a_full_disk(root: &Path) {
+    if let Some(free) = free_bytes(root).filter(|free| *free < WORKSPACE_ROOM) {
+        let (root, free) = (root.display(), bytes(free));
+        eprintln!("the disk of the workspace {root} has {free} free: what the run writes there may fail");
+    }
 }
 
 fn workspace_of(entries: &[Entry]) -> Option<PathBuf> {

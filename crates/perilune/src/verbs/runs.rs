@@ -2,7 +2,8 @@
 
 use super::data::DataArgs;
 use super::run::View;
-use crate::terminal::{count, harmless, print, print_json};
+use crate::table::{Table, figures, words};
+use crate::terminal::{count, folded, harmless, print, print_json};
 use anyhow::{Context, bail};
 use clap::{Subcommand, ValueEnum};
 use perilune_agent::journal::{self, Asked, Listed, Runs, Stand, Summary, fresh_name};
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 
 /// Characters of a task in the list.
 const TASK_CHARS: usize = 60;
+/// How far in a folded line goes on.
+const HANG: usize = 2;
 
 /// List, show, verify, export and fork the agent's runs.
 #[derive(clap::Args)]
@@ -124,32 +127,34 @@ fn list(folder: &std::path::Path, as_json: bool) -> anyhow::Result<()> {
     if listed.is_empty() {
         return print(&format!("No run in {}.\n", folder.display()));
     }
-    let mut out = format!(
-        "{:<10} {:<20} {:<16} {:>6} {:>13} {:>10}  task\n",
-        "state", "run", "begun (UTC)", "steps", "tokens", "cost"
-    );
+    let mut table = Table::new([
+        words("state"),
+        words("run"),
+        words("begun (UTC)"),
+        figures("steps"),
+        figures("tokens"),
+        figures("cost"),
+        words("task"),
+    ])
+    .cutting_last();
+    let mut unreadable = String::new();
     for it in &listed {
         match &it.state {
-            Ok((run, stand)) => line(&mut out, &it.name, run, *stand)?,
-            Err(error) => writeln!(out, "{:<10} {:<20} {error}", "unreadable", it.name)?,
+            Ok((run, stand)) => table.push(cells(&it.name, run, *stand)),
+            Err(error) => writeln!(unreadable, "unreadable: {}: {error}", it.name)?,
         }
     }
-    print(&out)
+    print(&format!("{}{}", table.text(), folded(&unreadable, HANG)))
 }
 
-fn line(out: &mut String, name: &str, run: &Summary, stand: Stand) -> std::fmt::Result {
+fn cells(name: &str, run: &Summary, stand: Stand) -> [String; 7] {
     let tokens = count(run.ledger.tokens.prompt + run.ledger.tokens.completion);
     let cost =
         run.cost_micros().map_or_else(|| "-".to_owned(), |micros| format!("{:.4}", micros as f64 / 1e6));
     let task: Vec<&str> = run.opened.task.split_whitespace().collect();
     let task: String = harmless(&task.join(" ")).chars().take(TASK_CHARS).collect();
-    writeln!(
-        out,
-        "{:<10} {name:<20} {:<16} {:>6} {tokens:>13} {cost:>10}  {task}",
-        stand.name(),
-        time(run.opened_at_ms.cast_signed()),
-        run.ledger.n_steps
-    )
+    let begun = time(run.opened_at_ms.cast_signed());
+    [stand.name().to_owned(), name.to_owned(), begun, run.ledger.n_steps.to_string(), tokens, cost, task]
 }
 
 fn row(listed: &Listed) -> Value {

@@ -136,8 +136,7 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
     }
     let tls = args.tls_cert.as_deref().zip(args.tls_key.as_deref());
     let tls = tls.map(|(certificate, key)| Tls::open(certificate, key)).transpose()?;
-    let admin_key = first_admin_key(&store).await?;
-    let mut app = App::new(store, is_loopback)?;
+    let mut app = App::new(store.clone(), is_loopback)?;
     if let Some(resident) = resident {
         app = app.with_local(resident.model.clone());
     }
@@ -146,12 +145,14 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
     }
     let listener = TcpListener::bind(asked).await.map_err(|error| cannot_listen(asked, &error))?;
     let place = Place { is_tls: tls.is_some(), address: listener.local_addr()? };
-    print(&greeting(&app, &place, n_keys, admin_key.as_ref()))?;
     let runs = args.runs.clone().map_or_else(|| args.data.folder().map(|data| data.join("runs")), Ok)?;
     let starter = args.starter.starter(&runs, &args.data.given())?;
     let console = super::pages::with_runs(Console::new(card(args, resident)?, tls.is_some()), &runs, starter);
     let router = routes::router(app.clone(), console.routes(&app));
     let stop = stop_signal()?;
+    // Shown once, so it is made when nothing can fail any more.
+    let admin_key = first_admin_key(&store).await?;
+    print(&greeting(&app, &place, n_keys, admin_key.as_ref()))?;
     Ok(serve(Door::new(listener, tls), app, router, stop, Duration::from_secs(args.drain)).await)
 }
 

@@ -1,11 +1,11 @@
 //! `usage`: what was asked of the server, and what it cost.
 
 use super::data::{DataArgs, wait};
+use crate::table::{Table, figures, words};
 use crate::terminal::{count, print, print_json};
 use anyhow::Context;
 use perilune_server::store::{Period, Totals, Usd, now_ms};
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if totals.is_empty() {
         return print("Nothing was asked in this time.\n");
     }
-    print(&table(&totals)?)
+    print(&table(&totals))
 }
 
 fn row(total: &Totals) -> Value {
@@ -53,28 +53,30 @@ fn row(total: &Totals) -> Value {
     })
 }
 
-fn table(totals: &[Totals]) -> anyhow::Result<String> {
-    let mut out = String::new();
-    writeln!(
-        out,
-        "{:<10} {:>5} {:<24} {:>9} {:>13} {:>13} {:>13} {:>12}",
-        "day", "key", "model", "requests", "prompt", "cached", "generated", "cost USD"
-    )?;
+fn table(totals: &[Totals]) -> String {
+    let mut table = Table::new([
+        words("day"),
+        figures("key"),
+        words("model"),
+        figures("requests"),
+        figures("prompt"),
+        figures("cached"),
+        figures("generated"),
+        figures("cost USD"),
+    ]);
     for total in totals {
-        let key = total.key_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
-        let (usage, cost) = (total.usage, total.cost);
-        let [prompt, cached, generated] =
-            [usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens].map(count);
-        writeln!(
-            out,
-            "{:<10} {key:>5} {:<24} {:>9} {prompt:>13} {cached:>13} {generated:>13} {cost:>12}",
-            total.day,
-            total.model,
+        let usage = total.usage;
+        table.push([
+            total.day.clone(),
+            total.key_id.map_or_else(|| "none".to_owned(), |id| id.to_string()),
+            total.model.clone(),
             count(total.n_requests),
-            cost = cost.to_string()
-        )?;
+            count(usage.prompt_tokens),
+            count(usage.cached_tokens),
+            count(usage.completion_tokens),
+            total.cost.to_string(),
+        ]);
     }
     let sum = totals.iter().fold(Usd::default(), |sum, total| Usd { nano: sum.nano + total.cost.nano });
-    writeln!(out, "{:<10} {:>99}", "sum", sum.to_string())?;
-    Ok(out)
+    format!("{}sum of costs: {sum} USD\n", table.text())
 }

@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 pub(crate) const PAGES: [&str; 5] =
     ["runs", "runs/inbox", "runs/cost", "runs/run/long", "runs/run/long/files"];
 const N_STEPS: u64 = 300;
+/// Width and height of README's picture: the run's head and three of its steps.
+const README_SIZE: (u32, u32) = (1000, 1160);
 /// One pixel.
 const PNG: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
@@ -174,4 +176,38 @@ pub(crate) fn answer(browser: &Browser, address: &str, dir: &Path) {
     browser.shot("runs-answered");
     assert!(run.0.wait().unwrap().success());
     assert!(work.join("allowed.txt").exists() && !work.join("denied.txt").exists());
+}
+
+/// A run of the embedded model on the files of the tutorial, read from the task to the answer at both widths.
+pub(crate) fn embedded(browser: &Browser, address: &str, dir: &Path) {
+    let garden = dir.join("garden");
+    std::fs::create_dir(&garden).unwrap();
+    for (name, text) in [
+        ("start.txt", "next: gate34.txt\n"),
+        ("gate34.txt", "The trail goes on in harbour.md\n"),
+        ("harbour.md", "The code is LM-207\n"),
+    ] {
+        std::fs::write(garden.join(name), text).unwrap();
+    }
+    let task =
+        "Follow the trail that starts in start.txt to the code at its end. Write the code to code.txt.";
+    let ran = Command::new(env!("CARGO_BIN_EXE_perilune"))
+        .current_dir(dir)
+        .args(["run", task, "--name", "trail", "--workspace", "garden", "--runs", "data/runs"])
+        .env("XDG_CACHE_HOME", dir.join("cache"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for width in [1280, 360] {
+        browser.width(width);
+        browser.open(&format!("{address}/console/runs/run/trail"));
+        browser.wait("document.querySelector('#head .stand')?.textContent === 'done'");
+        browser.wait("document.getElementById('trace').textContent.includes('LM-207')");
+        let overflow = browser.script("return document.documentElement.scrollWidth - innerWidth");
+        assert!(overflow.as_i64().unwrap() <= 0, "the run's page is {overflow} wider than {width}");
+        browser.shot(&format!("runs-embedded-{width}"));
+    }
+    browser.width(README_SIZE.0);
+    browser.shot_above("readme", README_SIZE.1);
 }

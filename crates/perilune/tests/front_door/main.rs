@@ -11,4 +11,5 @@ mod pages;
 mod service;
 mod settings;
 mod shells;
+mod stumbles;
 mod world;

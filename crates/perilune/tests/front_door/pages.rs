@@ -61,22 +61,26 @@ impl Drop for Server {
 fn follow(path: &Path) -> (usize, usize) {
     let world = World::new();
     let name = path.strip_prefix(repository()).unwrap().display().to_string();
-    let (mut servers, mut printed, mut n_run, mut n_left) = (Vec::new(), String::new(), 0, 0);
+    // What the last block wrote; none where it was skipped.
+    let (mut servers, mut printed, mut n_run, mut n_left) = (Vec::new(), Some(String::new()), 0, 0);
     for block in blocks(path) {
         let place = format!("{name}:{}", block.line);
         match (&block.remark, block.kind.as_str()) {
             (Remark::File(file), _) => std::fs::write(world.here().join(file), block.text + "\n").unwrap(),
-            (Remark::Printed, _) => check_printed(&block, &printed, &place),
+            (Remark::Printed, _) => printed.iter().for_each(|printed| check_printed(&block, printed, &place)),
             (Remark::NotRun(_), _) => n_left += 1,
             (Remark::Background, "sh") => {
                 servers.push(start(&world, &block.text, &place));
                 n_run += 1;
             }
             (Remark::None | Remark::Exit(_), "sh") => match missing(&block.text) {
-                Some(program) => println!("{place} is skipped: there is no {program} here"),
+                Some(program) => {
+                    println!("{place} is skipped: there is no {program} here");
+                    printed = None;
+                }
                 None => {
                     let expect = if let Remark::Exit(code) = block.remark { code } else { 0 };
-                    printed = run(&world, &block.text, expect, &place);
+                    printed = Some(run(&world, &block.text, expect, &place));
                     n_run += 1;
                 }
             },
@@ -89,7 +93,9 @@ fn follow(path: &Path) -> (usize, usize) {
 
 /// A program that the block calls and this machine lacks.
 fn missing(text: &str) -> Option<&'static str> {
-    ["curl", "python3"].into_iter().find(|program| text.contains(program) && !is_installed(program))
+    ["curl", "python3", "sqlite3"]
+        .into_iter()
+        .find(|program| text.contains(program) && !is_installed(program))
 }
 
 fn script(world: &World, text: &str) -> Command {

@@ -2,7 +2,7 @@
 
 use super::world::{World, is_installed, repository, said};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 /// Where the unit expects the binary.
@@ -51,4 +51,15 @@ fn systemd_reads_the_unit() {
     let (code, out, error) = said(world.command("systemd-analyze").arg("verify").arg(&file));
     let about_it: Vec<&str> = error.lines().filter(|line| line.contains("perilune.service")).collect();
     assert!(about_it.is_empty(), "{code:?} {out} {about_it:#?}");
+}
+
+#[test]
+fn a_busy_port_costs_no_admin_key() {
+    let world = World::new();
+    let taken = TcpListener::bind(("127.0.0.1", world.port)).unwrap();
+    let (code, _, error) = world.perilune(&["serve"]);
+    assert!(code == Some(1) && error.contains("--listen"), "{error}");
+    let (_, keys, _) = world.perilune(&["keys", "list"]);
+    assert!(keys.starts_with("No keys."), "a key was made that nobody saw: {keys}");
+    drop(taken);
 }

@@ -36,6 +36,29 @@ fn bash_completes_a_verb() {
 }
 
 #[test]
+fn fish_completes_a_verb() {
+    if !is_installed("fish") {
+        return println!("fish is not installed: nothing is completed");
+    }
+    let world = World::new();
+    let line = "perilune completions fish | source; complete -C 'perilune doc'";
+    let (code, out, error) = said(world.command("fish").args(["--no-config", "-c", line]));
+    assert!(code == Some(0) && out.starts_with("doctor\t"), "{out}{error}");
+}
+
+#[test]
+fn zsh_knows_what_completes() {
+    if !is_installed("zsh") {
+        return println!("zsh is not installed: nothing is completed");
+    }
+    let world = World::new();
+    let line = "autoload -Uz compinit; compinit -u -d dump; source <(perilune completions zsh); \
+                print ${_comps[perilune]}";
+    let (code, out, error) = said(world.command("zsh").args(["-fc", line]));
+    assert_eq!((code, out.as_str()), (Some(0), "_perilune\n"), "{error}");
+}
+
+#[test]
 fn every_verb_has_a_page_in_the_manual() {
     let world = World::new();
     let (code, _, error) = world.perilune(&["man", "--out", "man1"]);

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file cannot be opened.
-    #[error("{path}: cannot be opened as a database ({source}); check the folder's permissions and the disk", path = path.display())]
+    #[error("{path}: cannot be opened as a database ({problem}); check the folder's permissions and the disk", path = path.display())]
     Open {
         /// The file.
         path: PathBuf,
-        /// SQLite's reason.
-        source: rusqlite::Error,
+        /// SQLite's words.
+        problem: String,
     },
+    /// No room for what is to be kept.
+    #[error("the disk of the data folder is full; make room there")]
+    Full,
     /// A later version wrote the file.
     #[error(
         "the database has schema version {found}, this program knows {known}: use the newer program, or another data folder"
@@ -25,7 +28,7 @@ pub enum StoreError {
     },
     /// SQLite failed.
     #[error("the database failed: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// No thread.
     #[error("the system gives no thread for the database: {0}")]
     Thread(std::io::Error),
@@ -72,7 +75,39 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(super) fn at(path: &Path, source: rusqlite::Error) -> Self {
-        Self::Open { path: path.to_owned(), source }
+    pub(super) fn at(path: &Path, source: &rusqlite::Error) -> Self {
+        Self::Open { path: path.to_owned(), problem: source.to_string() }
+    }
+
+    /// The same, with the file's name where the file is what is wrong.
+    pub(super) fn of_file(self, path: &Path) -> Self {
+        match self {
+            Self::Sqlite(source) => Self::at(path, &source),
+            Self::Full => Self::Open { path: path.to_owned(), problem: "its disk is full".to_owned() },
+            other => other,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_with_the_file_that_found_no_room() {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+        let full = || StoreError::from(rusqlite::Error::SqliteFailure(code, None));
+        assert!(full().to_string().contains("disk of the data folder is full"));
+        let told = full().of_file(Path::new("data/perilune.db")).to_string();
+        assert!(told.contains("data/perilune.db") && told.contains("full"), "{told}");
     }
 }

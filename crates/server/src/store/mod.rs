@@ -46,8 +46,9 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, or was written by a newer Perilune.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let at = |source| StoreError::at(path, source);
-        let store = Self::start(Connection::open(path).map_err(at)?)?;
+        let at = |source| StoreError::at(path, &source);
+        let connection = Connection::open(path).map_err(at)?;
+        let store = Self::start(connection).map_err(|error| error.of_file(path))?;
         let reader = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(at)?;
         reader.busy_timeout(BUSY_TIMEOUT)?;
         Ok(Self { reader: Some(Arc::new(Mutex::new(reader))), ..store })

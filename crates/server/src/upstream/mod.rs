@@ -211,10 +211,19 @@ impl Upstream {
             builder.body(Full::new(self.body(request, choices)?)).map_err(|e| broken(e.to_string()))?;
         let answered = tokio::time::timeout(SILENCE_MAX, self.client.request(sent)).await;
         let response = answered.map_err(|_| broken("the endpoint did not answer in time".to_owned()))?;
-        let response =
-            response.map_err(|error| broken(format!("{} cannot be reached: {error}", self.uri)))?;
+        let response = response
+            .map_err(|error| broken(format!("{} cannot be reached: {}", self.uri, root_of(&error))))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal::of(response).await) }
     }
+}
+
+/// What the layers of a client wrap: the system's own words.
+fn root_of(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }
 
 /// The header's value that carries the key; it is marked so that no log shows it.

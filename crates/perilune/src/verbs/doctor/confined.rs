@@ -45,13 +45,15 @@ fn layers() -> anyhow::Result<Vec<Line>> {
     let mut lines: Vec<Line> = findings.iter().map(|finding| line(finding, &tolerated)).collect();
     let missing: Vec<&str> = findings
         .iter()
-        .filter(|finding| finding.refused.is_some() && !tolerated.tolerates(finding.layer))
+        .filter(|finding| finding.refused.is_some() && finding.for_want_of.is_none())
+        .filter(|finding| !tolerated.tolerates(finding.layer))
         .map(|finding| finding.layer.name())
         .collect();
     lines.push(if missing.is_empty() {
         Line::ok("sandbox", "tools", "`shell` and `python` are offered to models of 16,384 tokens and more")
     } else {
-        let found = format!("runs have no `shell`, `python` and PDFs, for want of {}", missing.join(", "));
+        let missing = missing.join(", ");
+        let found = format!("runs have no `shell` and `python`, and read no PDFs, for want of {missing}");
         Line::limit(
             "sandbox",
             "tools",
@@ -70,7 +72,13 @@ fn line(finding: &Finding, tolerated: &Layers) -> Line {
             let found = format!("refused ({why}); limits for each process hold without it");
             Line::limit("sandbox", name, found, "none is needed; docs/sandbox.md says what it would add")
         }
-        Some(why) => Line::limit("sandbox", name, format!("refused: {why}"), remedy(finding.layer)),
+        Some(why) => match finding.for_want_of {
+            Some(beneath) => {
+                let found = format!("refused: it stands on {beneath}");
+                Line::limit("sandbox", name, found, format!("see {beneath}"))
+            }
+            None => Line::limit("sandbox", name, format!("refused: {why}"), remedy(finding.layer)),
+        },
     }
 }
 

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 /// Free bytes below which a ledger and journals soon have no room.
 const ROOM: u64 = 256 << 20;
+/// Free bytes below which nothing can be kept: an empty ledger and an empty journal take so much.
+const ROOM_LEAST: u64 = 1 << 20;
 
 pub(super) fn look(data: &DataArgs, listen: SocketAddr) -> Vec<Line> {
     let place = data.place();
@@ -191,13 +193,15 @@ fn room(name: &str, path: &Path, wanted: u64) -> Line {
     let name = format!("{name}'s disk");
     match machine::free_bytes(path) {
         Some(free) if free < wanted => {
-            let found = format!("{} free", bytes(free));
-            Line::limit(
-                "disk",
-                name,
-                found,
+            let (found, remedy) = (
+                format!("{} free", bytes(free)),
                 format!("{} and more are wanted there: free some", bytes(wanted)),
-            )
+            );
+            if free < ROOM_LEAST {
+                Line::problem("disk", name, found, remedy)
+            } else {
+                Line::limit("disk", name, found, remedy)
+            }
         }
         Some(free) => Line::ok("disk", name, format!("{} free", bytes(free))),
         None => Line::unknown("disk", name, "the system does not say what is free"),

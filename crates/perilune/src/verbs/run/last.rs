@@ -5,9 +5,11 @@ use super::{Args, Exit};
 use crate::terminal::harmless;
 use crate::verbs::interrupt::Interrupted;
 use crate::verbs::sentence;
+use crate::verbs::upstream::ONE_KEY;
 use perilune_agent::gate::GateError;
 use perilune_agent::journal::How;
 use perilune_agent::run::RunError;
+use perilune_chat::model::ModelError;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -64,6 +66,12 @@ impl Last {
             eprintln!(
                 "with a larger limit it goes on: perilune run --resume {name}, its model and its flags"
             );
+        }
+        if let (Some(_), Err(error)) = (&args.upstream, &ended)
+            && let Some(RunError::Model(ModelError::Unauthorized { .. })) = error.downcast_ref()
+        {
+            let is_set = std::env::var_os(ONE_KEY).is_some();
+            eprintln!("its key is read from {ONE_KEY}, which is {}set", if is_set { "" } else { "not " });
         }
         match (status, ended) {
             ("done", _) => Ok(()),

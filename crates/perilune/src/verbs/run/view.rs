@@ -55,21 +55,29 @@ impl View {
         }
     }
 
+    /// What starts strong, faint and cyan, and what ends each; nothing where there is no colour.
+    fn inks(&self) -> [&'static str; 4] {
+        if self.has_colour { ["\x1b[1m", "\x1b[2m", "\x1b[36m", "\x1b[0m"] } else { [""; 4] }
+    }
+
     fn text(&self, event: &Event) -> String {
         let mut text = String::new();
         let written = match event {
             Event::Answered { reasoning, calls, tokens, .. } => {
                 let n_steps = self.n_steps.load(Ordering::Relaxed);
-                let (dim, plain) = if self.has_colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
+                let [bold, dim, cyan, plain] = self.inks();
                 let (prompt, completion) = (tokens.prompt, tokens.completion);
-                let head =
-                    writeln!(text, "\nstep {n_steps} ({prompt} prompt tokens, {completion} generated)");
+                let head = writeln!(
+                    text,
+                    "\n{bold}step {n_steps}{plain} ({prompt} prompt tokens, {completion} generated)"
+                );
                 let thought = match reasoning.trim() {
                     "" => Ok(()),
                     thought => writeln!(text, "{dim}  {}{plain}", brief(thought)),
                 };
                 let calls = calls.iter().try_for_each(|call| {
-                    writeln!(text, "  call {} {}", harmless(&call.name), brief(&call.arguments))
+                    let (name, arguments) = (harmless(&call.name), brief(&call.arguments));
+                    writeln!(text, "  call {cyan}{name}{plain} {arguments}")
                 });
                 head.and(thought).and(calls)
             }
