@@ -19,6 +19,17 @@ const RECENT_S: i64 = 2;
 #[derive(Default)]
 pub(crate) struct Clean(HashMap<PathBuf, Stamp>);
 
+#[cfg(test)]
+impl Clean {
+    /// As if the files in a folder had been looked through as they are.
+    pub(crate) fn knowing(folder: &Path) -> Result<Self> {
+        let dir = Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
+        let stamp = |name: &Path| Ok((name.to_owned(), Stamp::of(&dir.metadata(name)?)));
+        let names = dir.entries()?.map(|entry| entry.map(|entry| PathBuf::from(entry.file_name())));
+        names.map(|name| stamp(&name?)).collect::<Result<_>>().map(Self)
+    }
+}
+
 /// What tells a file's state from another one. No program in a sandbox can set the time of change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {

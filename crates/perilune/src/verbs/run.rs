@@ -211,6 +211,7 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
         Some(taken) => taken,
         None => open(args, thinker, &name, &root, &folder, &profile, &scope.secrets)?,
     };
+    journal::forget_stop(&folder)?;
     last.opened(&name, &runs);
     let listener = Arc::new(view::View::new(args.json));
     listener.begin(&name, &entries);
@@ -232,15 +233,16 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     let run = Run::new(hands, journal, &entries)?;
     // The run keeps what it needs of them.
     drop(entries);
-    drive(run, &listener).await
+    drive(run, &listener, &folder).await
 }
 
-async fn drive(run: Run, listener: &view::View) -> anyhow::Result<End> {
+async fn drive(run: Run, listener: &view::View, folder: &Path) -> anyhow::Result<End> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let ended = tokio::select! {
         ended = run.finish() => ended,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
         _ = terminate.recv() => return Ok(End::Interrupted),
+        () = journal::stop_asked(folder) => return Ok(End::Interrupted),
     };
     let (how, text) = ended?;
     Ok(End::Over { how, text, was_denied: listener.was_denied() })
