@@ -282,10 +282,10 @@ impl Book {
 mod tests {
     use super::*;
     use crate::context::Bytes;
-    use crate::gate::{PolicyGate, Unattended};
+    use crate::gate::{Effect, PolicyGate, Resource, Unattended};
     use crate::journal::{self, Opened};
     use crate::policy::{Policy, Workspace as Ground};
-    use crate::tools::{Limits, Registry, Workspace};
+    use crate::tools::{Arguments, Declaration, Limits, Registry, Tool, Workspace};
     use perilune_chat::message::Request;
     use perilune_chat::model::{self, EventStream};
     use perilune_chat::scanner::Finish;
@@ -335,14 +335,41 @@ mod tests {
         }
     }
 
+    /// Leaves a file when it is closed, as a program does that is still at work.
+    struct Late(std::path::PathBuf);
+
+    impl Tool for Late {
+        fn declaration(&self) -> Declaration {
+            Declaration::flat("late", "Writes late.", &[])
+        }
+
+        fn effect(&self) -> Effect {
+            Effect::Irreversible
+        }
+
+        fn resources(&self, _: &Arguments) -> Vec<Resource> {
+            Vec::new()
+        }
+
+        fn run<'a>(&'a self, _: &'a Arguments, _: &'a Scope) -> BoxFuture<'a, Output> {
+            Box::pin(std::future::ready(Output::done("")))
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            std::fs::write(&self.0, "b,tok-0123456789\n").unwrap();
+            Box::pin(std::future::ready(()))
+        }
+    }
+
     /// What a program changes through a mapping leaves the system's stamps as they were: here they say that the file
     /// is as it was when it was clean.
     #[tokio::test]
     async fn the_end_looks_at_every_artefact_whatever_is_known_of_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (hands, artefacts) = (hands(folder.path()), folder.path().join("own/artefacts"));
+        let (mut hands, artefacts) = (hands(folder.path()), folder.path().join("own/artefacts"));
         std::fs::create_dir_all(&artefacts).unwrap();
-        let table = artefacts.join("table.csv");
+        let (table, late) = (artefacts.join("table.csv"), artefacts.join("late.csv"));
+        hands.profile.tools.add(Arc::new(Late(late.clone()))).unwrap();
         std::fs::write(&table, "a,tok-0123456789\n").unwrap();
         let (journal, first) = journal::create(&folder.path().join("run"), 0, Opened::default()).unwrap();
         let mut run = Run::new(hands, journal, &[first]).unwrap();
@@ -351,6 +378,7 @@ mod tests {
         assert!(std::fs::read_to_string(&table).unwrap().contains("tok-"), "it was not passed over");
         assert_eq!(run.finish().await.unwrap().0, How::Answer);
         assert_eq!(std::fs::read_to_string(&table).unwrap(), "a,[secret TOKEN]\n");
+        assert_eq!(std::fs::read_to_string(&late).unwrap(), "b,[secret TOKEN]\n");
     }
 
     /// A process died after a program had written and before it could look.
