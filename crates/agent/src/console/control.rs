@@ -24,7 +24,8 @@ pub(super) fn control(
     summary: &Summary,
     stand: Stand,
 ) -> Markup {
-    let Some(starter) = pages.starter.as_ref().filter(|it| has_workspace_of(it.as_ref(), summary)) else {
+    let starter = pages.starter.as_deref().filter(|starter| has_workspace_of(*starter, summary));
+    let Some(starter) = starter else {
         return html! {};
     };
     let pending = starter.pending().into_iter().find(|it| it.run == run);
@@ -40,12 +41,12 @@ pub(super) fn control(
                     p.hint { "It can be resumed." }
                 }
             },
-            Stand::Paused | Stand::Ended(How::Budget) if pending.is_some_and(|it| it.failure.is_none()) => {
+            Stand::Paused | Stand::Ended(How::Budget) if pending.as_ref().is_some_and(|it| it.failure.is_none()) => {
                 p.note { "It is being taken up again." }
             },
-            Stand::Paused => { (resume_form(pages, request, run, starter.as_ref(), None)) },
+            Stand::Paused => { (resume_form(pages, request, run, starter, None)) },
             Stand::Ended(How::Budget) => {
-                (resume_form(pages, request, run, starter.as_ref(), Some(summary.ledger.n_steps)))
+                (resume_form(pages, request, run, starter, Some(summary.ledger.n_steps)))
             },
             Stand::Ended(How::Answer | How::Stuck) => {},
         }

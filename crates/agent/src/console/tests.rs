@@ -356,12 +356,12 @@ async fn a_run_is_controlled_where_runs_are_started_and_as_it_stands() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path().canonicalize().unwrap();
     std::fs::create_dir(root.join("inside")).unwrap();
-    let mut journal = run_in(&house, "one", &root.join("inside"));
+    let mut journal = run_in(&house, "mine", &root.join("inside"));
     drop(run_in(&house, "away", house.runs.path()));
     let path = |run: &str, what: &str| format!("{ROOT}/run/{run}{what}");
     // Where nothing is started nothing is controlled.
-    assert!(!house.page(&path("one", "")).await.contains("/stop\""));
-    assert_eq!(house.post(&path("one", "/stop"), "").await.0, StatusCode::FORBIDDEN);
+    assert!(!house.page(&path("mine", "")).await.contains("/stop\""));
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::FORBIDDEN);
     let fake = Arc::new(Fake::of(&root));
     let pages = Pages::new(house.runs.path(), Arc::new(Bare)).with_starter(Arc::clone(&fake) as Arc<_>);
     house.router = routes(pages);
@@ -370,22 +370,22 @@ async fn a_run_is_controlled_where_runs_are_started_and_as_it_stands() {
         assert_eq!(house.post(&path("none", what), "profile=large").await.0, StatusCode::NOT_FOUND, "{what}");
     }
     assert!(!house.page(&path("away", "")).await.contains("/resume\""));
-    let page = house.page(&path("one", "")).await;
-    assert!(page.contains("/run/one/stop\"") && !page.contains("/run/one/resume\""), "{page}");
+    let page = house.page(&path("mine", "")).await;
+    assert!(page.contains("/run/mine/stop\"") && !page.contains("/run/mine/resume\""), "{page}");
     assert!(page.contains(FIELDS));
-    assert_eq!(house.post(&path("one", "/resume"), "profile=large").await.0, StatusCode::CONFLICT);
+    assert_eq!(house.post(&path("mine", "/resume"), "profile=large").await.0, StatusCode::CONFLICT);
     // The process is this one and does not listen: the page gives up waiting.
-    assert_eq!(house.post(&path("one", "/stop"), "").await.0, StatusCode::SEE_OTHER);
-    let asked = house.runs.path().join("one/stop");
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::SEE_OTHER);
+    let asked = house.runs.path().join("mine/stop");
     assert!(asked.exists());
     journal.append(2, Event::Ended { how: journal::How::Budget, text: "enough".to_owned() }, true).unwrap();
     drop(journal);
-    let page = house.page(&path("one", "")).await;
+    let page = house.page(&path("mine", "")).await;
     assert!(
         page.contains("name=\"steps\"") && page.contains("<option value=\"embedded\" selected>"),
         "{page}"
     );
-    assert_eq!(house.post(&path("one", "/stop"), "").await.0, StatusCode::CONFLICT);
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::CONFLICT);
     for (form, status) in [
         ("profile=small", StatusCode::UNPROCESSABLE_ENTITY),
         ("profile=large&steps=0", StatusCode::UNPROCESSABLE_ENTITY),
@@ -394,10 +394,10 @@ async fn a_run_is_controlled_where_runs_are_started_and_as_it_stands() {
         ("profile=large&steps=40", StatusCode::SEE_OTHER),
         ("profile=large", StatusCode::SEE_OTHER),
     ] {
-        let (found, text) = house.post(&path("one", "/resume"), form).await;
+        let (found, text) = house.post(&path("mine", "/resume"), form).await;
         assert!(found == status && !text.contains("<script>"), "{form}: {found} {text}");
     }
     let resumed = fake.resumed.lock().unwrap().clone();
-    let large = |n_steps| ("one".to_owned(), "large".to_owned(), n_steps);
+    let large = |n_steps| ("mine".to_owned(), "large".to_owned(), n_steps);
     assert_eq!(resumed, [large(Some(40)), large(None)]);
 }

@@ -376,6 +376,7 @@ mod tests {
         run.clean = Clean::knowing(&artefacts).unwrap();
         run.redact_artefacts().unwrap();
         assert!(std::fs::read_to_string(&table).unwrap().contains("tok-"), "it was not passed over");
+        run.clean = Clean::knowing(&artefacts).unwrap();
         assert_eq!(run.finish().await.unwrap().0, How::Answer);
         assert_eq!(std::fs::read_to_string(&table).unwrap(), "a,[secret TOKEN]\n");
         assert_eq!(std::fs::read_to_string(&late).unwrap(), "b,[secret TOKEN]\n");

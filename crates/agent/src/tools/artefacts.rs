@@ -24,9 +24,12 @@ impl Clean {
     /// As if the files in a folder had been looked through as they are.
     pub(crate) fn knowing(folder: &Path) -> Result<Self> {
         let dir = Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
-        let stamp = |name: &Path| Ok((name.to_owned(), Stamp::of(&dir.metadata(name)?)));
+        let stamp = |name: PathBuf| -> Result<(PathBuf, Stamp)> {
+            let metadata = dir.metadata(&name)?;
+            Ok((name, Stamp::of(&metadata)))
+        };
         let names = dir.entries()?.map(|entry| entry.map(|entry| PathBuf::from(entry.file_name())));
-        names.map(|name| stamp(&name?)).collect::<Result<_>>().map(Self)
+        names.map(|name| name.and_then(stamp)).collect::<Result<_>>().map(Self)
     }
 }
 

@@ -191,6 +191,7 @@ const PYTHON: &[Test] = &[
     ("python's threads end with the run", |hand| {
         let beat = "import threading, time\ndef beat():\n    while True:\n        open('beat', 'a').write('x')\n        time.sleep(0.005)\nthreading.Thread(target=beat, daemon=True).start()";
         hand.python(beat);
+        hand.python("time.sleep(0.2)");
         let size = || hand.file("beat").len();
         let first = size();
         hand.python("time.sleep(0.2)");

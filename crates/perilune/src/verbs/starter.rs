@@ -288,8 +288,7 @@ impl Starter for Processes {
         while self.is_at_work(run) && !self.is_worked_on(run) && since.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
-        let task =
-            read(&self.runs.join(run)).ok().and_then(|entries| Some(Summary::of(&entries).opened.task));
+        let task = read(&self.runs.join(run)).map(|entries| Summary::of(&entries).opened.task);
         self.spawn(run, &task.unwrap_or_default(), &self.resume_line(profile, run, n_steps_max))
     }
 

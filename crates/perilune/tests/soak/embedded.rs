@@ -33,13 +33,18 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Name of the run.
 const RUN: &str = "trail";
 
-/// The trail's files in order, found by their words alone: names are unique, so the longest that stands in a text is
-/// the one meant.
+/// Whether a path stands in a text by itself, and not as a part of another one.
+fn is_named(path: &str, text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-/.".contains(c);
+    text.match_indices(path).any(|(at, _)| {
+        let after = text[at + path.len()..].chars().next();
+        !text[..at].ends_with(is_part) && !after.is_some_and(|c| c.is_ascii_alphanumeric())
+    })
+}
+
+/// The trail's files in order, found by their words alone.
 fn trail(episode: &Episode) -> Vec<String> {
-    let next = |text: &str| {
-        let named = episode.files.keys().filter(|path| text.contains(path.as_str()));
-        named.max_by_key(|path| path.len()).cloned()
-    };
+    let next = |text: &str| episode.files.keys().find(|path| is_named(path, text)).cloned();
     let mut paths: Vec<String> = next(&episode.sentence).into_iter().collect();
     while let Some(path) = paths.last().and_then(|path| next(&episode.files[path])) {
         assert!(!paths.contains(&path), "the trail comes back to {path}");
