@@ -373,7 +373,10 @@ fn policy_gate(
         Some(file) => PolicyGate::of_file(&file.canonicalize()?, workspace, secrets)?,
         None => PolicyGate::new(policy, workspace, secrets),
     };
-    Ok(gate.guard(runs))
+    // Keys and settings of whoever runs it, where the workspace is as wide as to hold them.
+    let own = [args.data.place(), crate::settings::file()].into_iter().flatten();
+    let own = own.filter_map(|path| std::path::absolute(path).ok()).filter(|path| !root.starts_with(path));
+    Ok(own.fold(gate.guard(runs), |gate, path| gate.guard(&path)))
 }
 
 /// The values that the policy calls secret, and the keys that this process itself was given.
