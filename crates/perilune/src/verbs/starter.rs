@@ -110,6 +110,8 @@ struct Started {
     task: String,
     /// What it said when it failed; `None` while its process is there.
     failure: Option<String>,
+    /// Whether its process was seen at work on the journal.
+    has_begun: bool,
 }
 
 impl Processes {
@@ -184,14 +186,25 @@ impl Processes {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let child = command.spawn().map_err(failed)?;
         started.retain(|it| it.run != run);
-        started.push(Started { run: run.to_owned(), task: task.to_owned(), failure: None });
+        let (run_name, task) = (run.to_owned(), task.to_owned());
+        started.push(Started { run: run_name, task, failure: None, has_begun: false });
         drop(started);
         self.watch(child, errors, run.to_owned());
         let since = Instant::now();
         while !self.is_worked_on(run) && self.is_at_work(run) && since.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
+        drop(self.see());
         Ok(())
+    }
+
+    /// Looks which processes have begun.
+    fn see(&self) -> MutexGuard<'_, Vec<Started>> {
+        let mut started = self.lock();
+        for it in started.iter_mut() {
+            it.has_begun |= self.is_worked_on(&it.run);
+        }
+        started
     }
 
     /// Waits for the process, so that it leaves nothing behind, and keeps why it failed where no journal says so.
@@ -200,11 +213,7 @@ impl Processes {
         std::thread::spawn(move || {
             let failure = failure(child.wait(), errors, &folder);
             let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
-            if !folder.join(JOURNAL_FILE).exists() {
-                // Nothing else stands in it, or it stays.
-                let _ = std::fs::remove_file(folder.join(PROFILE_FILE))
-                    .and_then(|()| std::fs::remove_dir(&folder));
-            }
+            forget(&folder);
             let Some(failure) = failure else {
                 return started.retain(|it| it.run != run);
             };
@@ -217,6 +226,14 @@ impl Processes {
                 oldest.map(|at| started.remove(at));
             }
         });
+    }
+}
+
+/// Removes the folder of a run that never began.
+fn forget(folder: &Path) {
+    if !folder.join(JOURNAL_FILE).exists() {
+        // Where something else stands in it, it stays.
+        let _ = std::fs::remove_file(folder.join(PROFILE_FILE)).and_then(|()| std::fs::remove_dir(folder));
     }
 }
 
@@ -277,8 +294,8 @@ impl Starter for Processes {
                 .and_then(|()| std::fs::write(folder.join(PROFILE_FILE), &profile.name))
                 .map_err(failed)?,
         }
-        self.spawn(&run, task, &self.start_line(task, workspace, profile, &run))?;
-        Ok(run)
+        let spawned = self.spawn(&run, task, &self.start_line(task, workspace, profile, &run));
+        spawned.inspect_err(|_| forget(&folder)).map(|()| run)
     }
 
     fn resume(&self, run: &str, profile: &str, n_steps_max: Option<u64>) -> Result<(), String> {
@@ -297,8 +314,8 @@ impl Starter for Processes {
     }
 
     fn pending(&self) -> Vec<Pending> {
-        let is_untold = |it: &&Started| it.failure.is_some() || !self.is_worked_on(&it.run);
-        let started = self.lock();
+        let is_untold = |it: &&Started| it.failure.is_some() || !it.has_begun;
+        let started = self.see();
         let pending = started.iter().filter(is_untold).map(|it| Pending {
             run: it.run.clone(),
             task: it.task.clone(),

@@ -2,7 +2,8 @@
 //! killed by SIGKILL again and again. Files and journal judge the end.
 //!
 //! `PERILUNE_SOAK_FILES=290 PERILUNE_SOAK_KILLS=30 cargo test --release -p perilune --test run_verb soak::embedded --
-//! --nocapture` is the whole of it. `PERILUNE_SOAK_SEED` repeats its kills, `PERILUNE_SOAK_WORLD` names another trail.
+//! --nocapture` is the whole of it. `PERILUNE_SOAK_SEED` repeats its kills, `PERILUNE_SOAK_WORLD` names another trail, and
+//! `PERILUNE_SOAK_BINARY` another binary than the one that was built for the tests.
 
 use super::plan::Random;
 use super::{Life, Watch, judge, number};
@@ -83,7 +84,8 @@ fn run_folder(folder: &Path) -> std::path::PathBuf {
 
 /// The agent on the embedded model: a new run, or the run that is there.
 fn agent(folder: &Path, sentence: &str) -> std::process::Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perilune"));
+    let binary = std::env::var_os("PERILUNE_SOAK_BINARY");
+    let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_perilune").into()));
     command.args(["run", "--json", "--steps", "100000"]);
     match run_folder(folder).join("journal.sqlite").exists() {
         true => command.args(["--resume", RUN]),
