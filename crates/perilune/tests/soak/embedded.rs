@@ -1,9 +1,9 @@
 //! The same with the model that the binary carries: it follows a trail of files, one call a file, while the agent is
 //! killed by SIGKILL again and again. Files and journal judge the end.
 //!
-//! `PERILUNE_SOAK_FILES=290 PERILUNE_SOAK_KILLS=30 cargo test --release -p perilune --test run_verb soak::embedded --
-//! --nocapture` is the whole of it. `PERILUNE_SOAK_SEED` repeats its kills, `PERILUNE_SOAK_WORLD` names another trail, and
-//! `PERILUNE_SOAK_BINARY` another binary than the one that was built for the tests.
+//! `PERILUNE_TRAIL_FILES=290 PERILUNE_TRAIL_KILLS=30 cargo test --release -p perilune --test run_verb soak::embedded --
+//! --nocapture` is the whole of it. `PERILUNE_SOAK_SEED` repeats its kills, `PERILUNE_TRAIL_WORLD` names another trail, and
+//! `PERILUNE_TRAIL_BINARY` another binary than the one that was built for the tests.
 
 use super::plan::Random;
 use super::{Life, Watch, judge, number};
@@ -23,8 +23,8 @@ use std::time::Duration;
 const N_FILES: usize = 8;
 /// Times that the agent is killed.
 const N_KILLS: usize = 4;
-/// Longest time after a call was settled at which a kill may come, ms: an answer of the model takes about as long.
-const ANSWER_MS: usize = 600;
+/// Longest time after a call was settled at which a kill may come, ms: an answer of the model takes longer.
+const ANSWER_MS: usize = 200;
 /// Longest time after an intent, µs: an attempt takes about as long.
 const ATTEMPT_US: usize = 1_000;
 /// Longest time after the start at which an agent that has done nothing yet may be killed, ms.
@@ -84,7 +84,7 @@ fn run_folder(folder: &Path) -> std::path::PathBuf {
 
 /// The agent on the embedded model: a new run, or the run that is there.
 fn agent(folder: &Path, sentence: &str) -> std::process::Child {
-    let binary = std::env::var_os("PERILUNE_SOAK_BINARY");
+    let binary = std::env::var_os("PERILUNE_TRAIL_BINARY");
     let mut command = Command::new(binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_perilune").into()));
     command.args(["run", "--json", "--steps", "100000"]);
     match run_folder(folder).join("journal.sqlite").exists() {
@@ -208,12 +208,12 @@ fn effects(entries: &[Entry], n_replaced: usize) -> Result<(), String> {
 
 #[test]
 fn a_trail_is_followed_whenever_the_agent_dies() {
-    let n_files = number("PERILUNE_SOAK_FILES", N_FILES);
-    let n_kills = number("PERILUNE_SOAK_KILLS", N_KILLS);
+    let n_files = number("PERILUNE_TRAIL_FILES", N_FILES);
+    let n_kills = number("PERILUNE_TRAIL_KILLS", N_KILLS);
     let seed = number("PERILUNE_SOAK_SEED", std::process::id() as usize) as u64;
     println!("PERILUNE_SOAK_SEED={seed}");
     let question = Question { family: Family::Trail, n_episodes: 1, n_calls: Some(n_files), seed: 1 };
-    let episode = question.episode(Split::Train, number("PERILUNE_SOAK_WORLD", 0) as u64);
+    let episode = question.episode(Split::Train, number("PERILUNE_TRAIL_WORLD", 0) as u64);
     let trail = trail(&episode);
     assert_eq!(trail.len(), n_files, "the trail is another than its files say");
     let dir = tempfile::tempdir().unwrap();
