@@ -409,3 +409,17 @@ async fn a_larger_limit_takes_up_what_a_limit_ended() {
     let ledger = journal::Summary::of(&journal::read(&run).unwrap()).ledger;
     assert_eq!(ledger.n_steps, 3);
 }
+
+#[tokio::test]
+async fn a_limit_of_tokens_holds_where_nobody_counts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let (tool, gate) = (Odd::new(Way::Answers), Arc::new(Open::default()));
+    let (journal, first) = journal::create(&run, 0, Opened::default()).unwrap();
+    let mut hands = hands(&mind(&[json!({"to": "a"}), json!({"to": "b"})]), &tool, &gate, folder.path());
+    hands.budget = Budget { tokens_max: Some(50), ..Budget::STEPS_120 };
+    let ended = Run::new(hands, journal, &[first]).unwrap().finish().await.unwrap();
+    assert_eq!((ended.0, tool.n_attempts.load(Ordering::SeqCst)), (How::Budget, 1), "{ended:?}");
+    let tokens = journal::Summary::of(&journal::read(&run).unwrap()).ledger.tokens;
+    assert!(tokens.prompt > 50 && tokens.completion > tokens.reasoning && tokens.reasoning > 0, "{tokens:?}");
+}

@@ -324,3 +324,27 @@ impl Starter for Processes {
         pending.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_read_as_a_shell_reads_it() {
+        let flags = |text: &str| parse_profile(text).map(|it| it.flags);
+        let read = flags("a=--policy 'my rules.toml' --steps=3 --upstream http://h/v1#m").unwrap();
+        assert_eq!(read, ["--policy", "my rules.toml", "--steps=3", "--upstream", "http://h/v1#m"]);
+        for wrong in ["a", "=--steps 1", "embedded=--steps 1", "a=--policy 'x", "a=x\\"] {
+            assert!(flags(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_replaced_however_it_is_written() {
+        for text in ["--json --steps 3", "--steps=3 --json", "--steps 3 --json --steps=4 --steps"] {
+            let mut line = text.split(' ').map(str::to_owned).collect();
+            remove_flag(&mut line, STEPS);
+            assert_eq!(line, ["--json"], "{text}");
+        }
+    }
+}
