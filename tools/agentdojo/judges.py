@@ -8,6 +8,7 @@ results and texts, and that its judges tell the two models apart.
 
 import argparse
 import contextlib
+import functools
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
+import yaml
 from agentdojo.agent_pipeline import (
     AgentPipeline,
     BasePipelineElement,
@@ -32,6 +34,10 @@ from agentdojo.logging import OutputLogger
 from agentdojo.task_suite.load_suites import get_suites
 
 MODEL = "scripted"
+
+# AgentDojo reads its world anew for each of hundreds of episodes: libyaml reads the same many times as fast.
+if yaml.__with_libyaml__:
+    yaml.safe_load = functools.partial(yaml.load, Loader=yaml.CSafeLoader)
 
 
 def plain(text):
@@ -56,7 +62,7 @@ class ScriptedModel:
         self.solve([], "", {})
 
     def solve(self, calls, words, goals):
-        """The task from now on: its calls, its last words, and for each injected goal its calls and words."""
+        """The task from now on: its calls, its last words, and for each injected goal what gives its calls and words."""
         self.calls, self.words = calls, words
         self.goals = {plain(goal): solution for goal, solution in goals.items()} if self.obeys else {}
 
@@ -70,7 +76,7 @@ class ScriptedModel:
             if made[idx]["function"]["name"] != calls[idx].function:
                 self.wrong.append(f"{calls[idx].function} came back as {made[idx]['function']}")
             for goal in [goal for goal in goals if goal in result]:
-                more, said = goals.pop(goal)
+                more, said = goals.pop(goal)()
                 calls[idx + 1 : idx + 1] = more
                 words = f"{words} {said}"
         if len(results) < len(calls):
@@ -147,13 +153,17 @@ class Announce(BasePipelineElement):
         self.model, self.suite = model, suite
 
     def query(self, query, runtime, env=EmptyEnv(), messages=(), extra_args={}):  # noqa: B006, B008 (as its base)
+        # The world as it is now; each solution gets a copy, for it may change what it looks at.
+        start = env.model_copy(deep=True)
+
         def solution(task):
-            return task.ground_truth(env.model_copy(deep=True)), task.GROUND_TRUTH_OUTPUT
+            return task.ground_truth(start.model_copy(deep=True)), task.GROUND_TRUTH_OUTPUT
 
         injections = {task.GOAL: task for task in self.suite.injection_tasks.values()}
         users = {task.PROMPT: task for task in self.suite.user_tasks.values()}
         task = users.get(query) or injections[query]
-        goals = {goal: solution(it) for goal, it in injections.items() if goal != query}
+        later = {goal: functools.partial(solution, it) for goal, it in injections.items() if goal != query}
+        goals = {goal: functools.cache(solve) for goal, solve in later.items()}
         self.model.solve(*solution(task), goals)
         return query, runtime, env, messages, extra_args
 

@@ -82,6 +82,8 @@ if (trace) {
     for (const step of stepsOf(parsed(later.steps))) put(step);
     at("head").replaceChildren(parsed(later.head));
     ask(parsed(later.question));
+    // The forms there are other ones where the run stands elsewhere.
+    if (later.stand !== trace.dataset.stand) at("control").replaceChildren(parsed(later.control));
     at("step").max = later.n_steps;
     at("end").replaceChildren(parsed(later.end));
     Object.assign(trace.dataset, { seen: later.seen, stand: later.stand });

@@ -54,6 +54,7 @@ fn server(dir: &Path) -> (Process, String, String) {
     let mut child = perilune()
         .current_dir(dir)
         .args(["serve", "--listen", "127.0.0.1:0", "--threads", "1", "--data", "data", "model"])
+        .args(["--run-root", ".", "--run-profile", &runs::profile()])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -259,6 +260,7 @@ fn the_console_works_in_a_browser_by_keyboard_and_on_narrow_screens() {
     browser.width(1280);
     runs::read(&browser, &address, &mut journal);
     runs::answer(&browser, &address, dir.path());
+    runs::control(&browser, &address, dir.path());
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 

@@ -84,6 +84,27 @@ fn a_write_outside_is_denied_where_nobody_answers() {
 }
 
 #[test]
+fn what_rules_a_run_is_not_written_however_wide_its_workspace() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(at("policy.toml"), perilune_agent::policy::DEFAULT).unwrap();
+    let write = |path: &str| call("write_file", &json!({"path": path, "text": "x"}));
+    let paths = ["data/perilune.db", "policy.toml", "runs/one/journal.sqlite", "config.toml", "notes.txt"];
+    let answers = paths.map(write).into_iter().chain([words("one of five")]);
+    let (workspace, policy, data) = (at(""), at("policy.toml"), at("data"));
+    let args = ["write", "--workspace", &workspace, "--policy", &policy, "--data", &data];
+    let mut command = command(folder.path(), &endpoint(answers.collect()), &args);
+    let (code, lines) = finish(command.env("PERILUNE_CONFIG", at("config.toml")).spawn().unwrap());
+    assert_eq!(code, Some(0), "{lines:?}");
+    let told: Vec<&str> = lines.iter().filter_map(|line| line["text"].as_str()).collect();
+    let denied = told.iter().filter(|text| text.starts_with("denied: this file rules the run"));
+    assert_eq!(denied.count(), 4, "{told:?}");
+    let is_there = paths.map(|path| folder.path().join(path).exists());
+    assert_eq!(is_there, [false, true, false, false, true]);
+    assert_eq!(std::fs::read_to_string(at("policy.toml")).unwrap(), perilune_agent::policy::DEFAULT);
+}
+
+#[test]
 fn limits_and_wrong_use_have_their_own_status() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = endpoint(vec![call("calculate", &json!({"expression": "1+1"}))]);

@@ -1,11 +1,13 @@
 //! Pages on the runs of a folder, for people: the list, one run's trace as it grows, questions that wait for an
 //! answer, files, cost. All is read from the journals; an answer goes to the run as a file, see
-//! [`crate::journal::give`]. Where the binary hands in a [`Starter`], runs can be started from the list.
+//! [`crate::journal::give`]. Where the binary hands in a [`Starter`], runs can be started from the list,
+//! stopped and resumed.
 //!
 //! The pages know no login and no layout: whoever mounts [`routes`] stands before them and hands in a [`Frame`].
 //! Every page works without a script; the script makes the trace grow, and searches it.
 
 mod calls;
+mod control;
 mod cost;
 mod files;
 mod inbox;
@@ -91,6 +93,8 @@ pub fn routes<S: Clone + Send + Sync + 'static>(pages: Pages) -> Router<S> {
         .route("/console/runs/run/{run}", get(run::show))
         .route("/console/runs/run/{run}/later", get(run::later))
         .route("/console/runs/run/{run}/answer", post(inbox::answer))
+        .route("/console/runs/run/{run}/stop", post(control::stop))
+        .route("/console/runs/run/{run}/resume", post(control::resume))
         .route("/console/runs/run/{run}/fork", post(run::fork))
         .route("/console/runs/run/{run}/export/{format}", get(run::export))
         .route("/console/runs/run/{run}/files", get(files::show))

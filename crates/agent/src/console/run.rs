@@ -1,5 +1,6 @@
 //! One run: its head, and its steps as they come.
 
+use super::control::control;
 use super::cost::duration;
 use super::list::stand_mark;
 use super::steps::steps;
@@ -55,9 +56,11 @@ fn body(
     let seen = entries.last().map_or(0, |entry| entry.seq);
     html! {
         p { a href=(ROOT) { "All runs" } }
-        // The script replaces the head and the question, and leaves alone what is typed into a form.
+        // The script replaces the head, and the question and what controls the run where these are others now; it
+        // leaves alone what is typed into a form.
         div #head { (head(pages, run, summary, stand)) }
         div #question { (question(pages, request, run, summary)) }
+        div #control { (control(pages, request, run, summary, stand)) }
         (fork_form(pages, request, run, summary.ledger.n_steps))
         form.row.search role="search" method="get" action=(run_path(run)) {
             div.grow {
@@ -201,6 +204,7 @@ pub(super) async fn later(
                 "is_over": summary.ended.is_some(),
                 "head": head(pages, &run, &summary, stand).into_string(),
                 "question": question(pages, request, &run, &summary).into_string(),
+                "control": control(pages, request, &run, &summary, stand).into_string(),
                 "n_steps": summary.ledger.n_steps,
                 "steps": steps(pages, &run, &trace.steps).into_string(),
                 "end": end(&summary).into_string(),

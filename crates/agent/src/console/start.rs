@@ -29,18 +29,27 @@ pub trait Starter: Send + Sync {
     /// One sentence for the person.
     fn start(&self, task: &str, workspace: &Path, profile: &str) -> Result<String, String>;
 
-    /// Runs that were started and have no journal, oldest first.
+    /// Takes a run up again by one of [`Starter::profiles`], with at most so many steps where they are given.
+    ///
+    /// # Errors
+    /// One sentence for the person.
+    fn resume(&self, run: &str, profile: &str, n_steps_max: Option<u64>) -> Result<(), String>;
+
+    /// The profile that a run was started by, where that is known.
+    fn profile_of(&self, run: &str) -> Option<String>;
+
+    /// Runs whose process is starting or has failed, oldest first.
     fn pending(&self) -> Vec<Pending>;
 }
 
-/// A run that was started and is in no list yet.
+/// A run of whose process the journal says nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     /// Its name.
     pub run: String,
     /// Its task.
     pub task: String,
-    /// Why it did not begin; `None` while its model is being loaded.
+    /// Why it did not begin or go on; `None` while its model is being loaded.
     pub failure: Option<String>,
 }
 
@@ -67,14 +76,15 @@ pub(super) fn form(pages: &Pages, request: &Extensions) -> Markup {
     }
 }
 
-/// What was started and is in no list yet.
+/// What was started and is in no list yet, and what failed.
 pub(super) fn pending(pages: &Pages) -> Markup {
     let all = pages.starter.as_ref().map(|starter| starter.pending()).unwrap_or_default();
     html! { @for it in &all {
         @match &it.failure {
             None => { p.note { code { (it.run) } " is being started: " (brief(&it.task, super::TASK_CHARS)) } },
             Some(why) => {
-                p.alert role="alert" { code { (it.run) } " did not begin, " (brief(&it.task, super::TASK_CHARS)) ": " (why) }
+                @let how = if pages.runs.summary(&it.run).is_ok() { " did not go on, " } else { " did not begin, " };
+                p.alert role="alert" { code { (it.run) } (how) (brief(&it.task, super::TASK_CHARS)) ": " (why) }
             },
         }
     } }
@@ -118,7 +128,7 @@ pub(super) async fn start(
 }
 
 /// The folder that a path leads to, which lies in `root` whatever links are on the way.
-fn folder_in(root: &Path, path: &str) -> Result<PathBuf, String> {
+pub(super) fn folder_in(root: &Path, path: &str) -> Result<PathBuf, String> {
     let told = |why: String| format!("the workspace {path:?} cannot be used: {why}");
     let root = root.canonicalize().map_err(|error| told(format!("{}: {error}", root.display())))?;
     let folder = root.join(path.trim()).canonicalize().map_err(|error| told(error.to_string()))?;

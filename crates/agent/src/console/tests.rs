@@ -240,6 +240,17 @@ async fn what_is_not_there_or_damaged_is_named() {
 struct Fake {
     root: std::path::PathBuf,
     started: std::sync::Mutex<Vec<(String, std::path::PathBuf, String)>>,
+    resumed: std::sync::Mutex<Vec<(String, String, Option<u64>)>>,
+}
+
+impl Fake {
+    fn of(root: &FilePath) -> Self {
+        Self {
+            root: root.to_owned(),
+            started: std::sync::Mutex::default(),
+            resumed: std::sync::Mutex::default(),
+        }
+    }
 }
 
 impl Starter for Fake {
@@ -257,6 +268,18 @@ impl Starter for Fake {
         }
         self.started.lock().unwrap().push((task.to_owned(), workspace.to_owned(), profile.to_owned()));
         Ok("new".to_owned())
+    }
+
+    fn resume(&self, run: &str, profile: &str, n_steps_max: Option<u64>) -> Result<(), String> {
+        if profile == "embedded" {
+            return Err(format!("cannot {HOSTILE}"));
+        }
+        self.resumed.lock().unwrap().push((run.to_owned(), profile.to_owned(), n_steps_max));
+        Ok(())
+    }
+
+    fn profile_of(&self, _: &str) -> Option<String> {
+        Some("embedded".to_owned())
     }
 
     fn pending(&self) -> Vec<Pending> {
@@ -283,7 +306,7 @@ async fn a_run_is_started_in_a_folder_that_is_allowed_and_in_no_other() {
     std::fs::write(root.join("file"), "").unwrap();
     std::os::unix::fs::symlink("../root2", root.join("out")).unwrap();
     std::os::unix::fs::symlink("inside/deep", root.join("link")).unwrap();
-    let fake = Arc::new(Fake { root: root.clone(), started: std::sync::Mutex::default() });
+    let fake = Arc::new(Fake::of(&root));
     let pages = Pages::new(house.runs.path(), Arc::new(Bare)).with_starter(Arc::clone(&fake) as Arc<_>);
     house.router = routes(pages);
     let page = house.page(ROOT).await;
@@ -317,4 +340,64 @@ async fn a_run_is_started_in_a_folder_that_is_allowed_and_in_no_other() {
         let started = fake.started.lock().unwrap().pop().unwrap();
         assert_eq!(started, ("t".to_owned(), root.join(real).canonicalize().unwrap(), "embedded".to_owned()));
     }
+}
+
+/// A run in this workspace, and whoever works on it.
+fn run_in(house: &House, name: &str, workspace: &FilePath) -> Journal {
+    let (run, workspace) = (name.to_owned(), workspace.display().to_string());
+    journal::create(&house.runs.path().join(name), 1, Opened { run, workspace, ..Opened::default() })
+        .unwrap()
+        .0
+}
+
+#[tokio::test]
+async fn a_run_is_controlled_where_runs_are_started_and_as_it_stands() {
+    let mut house = House::new();
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path().canonicalize().unwrap();
+    std::fs::create_dir(root.join("inside")).unwrap();
+    let mut journal = run_in(&house, "mine", &root.join("inside"));
+    drop(run_in(&house, "away", house.runs.path()));
+    let path = |run: &str, what: &str| format!("{ROOT}/run/{run}{what}");
+    // Where nothing is started nothing is controlled.
+    assert!(!house.page(&path("mine", "")).await.contains("/stop\""));
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::FORBIDDEN);
+    let fake = Arc::new(Fake::of(&root));
+    let pages = Pages::new(house.runs.path(), Arc::new(Bare)).with_starter(Arc::clone(&fake) as Arc<_>);
+    house.router = routes(pages);
+    for what in ["/stop", "/resume"] {
+        assert_eq!(house.post(&path("away", what), "profile=large").await.0, StatusCode::FORBIDDEN, "{what}");
+        assert_eq!(house.post(&path("none", what), "profile=large").await.0, StatusCode::NOT_FOUND, "{what}");
+    }
+    assert!(!house.page(&path("away", "")).await.contains("/resume\""));
+    let page = house.page(&path("mine", "")).await;
+    assert!(page.contains("/run/mine/stop\"") && !page.contains("/run/mine/resume\""), "{page}");
+    assert!(page.contains(FIELDS));
+    assert_eq!(house.post(&path("mine", "/resume"), "profile=large").await.0, StatusCode::CONFLICT);
+    // The process is this one and does not listen: the page gives up waiting.
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::SEE_OTHER);
+    let asked = house.runs.path().join("mine/stop");
+    assert!(asked.exists());
+    journal.append(2, Event::Ended { how: journal::How::Budget, text: "enough".to_owned() }, true).unwrap();
+    drop(journal);
+    let page = house.page(&path("mine", "")).await;
+    assert!(
+        page.contains("name=\"steps\"") && page.contains("<option value=\"embedded\" selected>"),
+        "{page}"
+    );
+    assert_eq!(house.post(&path("mine", "/stop"), "").await.0, StatusCode::CONFLICT);
+    for (form, status) in [
+        ("profile=small", StatusCode::UNPROCESSABLE_ENTITY),
+        ("profile=large&steps=0", StatusCode::UNPROCESSABLE_ENTITY),
+        ("profile=large&steps=-1", StatusCode::UNPROCESSABLE_ENTITY),
+        ("profile=embedded&steps=4", StatusCode::UNPROCESSABLE_ENTITY),
+        ("profile=large&steps=40", StatusCode::SEE_OTHER),
+        ("profile=large", StatusCode::SEE_OTHER),
+    ] {
+        let (found, text) = house.post(&path("mine", "/resume"), form).await;
+        assert!(found == status && !text.contains("<script>"), "{form}: {found} {text}");
+    }
+    let resumed = fake.resumed.lock().unwrap().clone();
+    let large = |n_steps| ("mine".to_owned(), "large".to_owned(), n_steps);
+    assert_eq!(resumed, [large(Some(40)), large(None)]);
 }

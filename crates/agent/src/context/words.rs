@@ -102,6 +102,12 @@ pub fn denied(reason: &str) -> String {
     format!("denied: {reason}")
 }
 
+/// Why a call is not attempted again whose tool this process does not have.
+#[must_use]
+pub fn tool_is_gone(name: &str) -> String {
+    format!("there is no tool {name} any more")
+}
+
 /// Result of a call that was interrupted and is not attempted again.
 #[must_use]
 pub fn unknown_outcome(reason: &str) -> String {

@@ -21,6 +21,23 @@ pub struct ProposedCall {
     pub resources: Vec<Resource>,
 }
 
+impl ProposedCall {
+    /// The same call about the places themselves that its paths led to when it was decided: what an answer is about
+    /// that reaches beyond it, wherever a link leads by now.
+    #[must_use]
+    pub fn led_to(&self, outside: &[Outside]) -> Self {
+        let mut call = self.clone();
+        for resource in &mut call.resources {
+            if let Resource::Path { access, path } = resource
+                && let Some(it) = outside.iter().find(|it| it.access == *access && it.path == *path)
+            {
+                path.clone_from(&it.real);
+            }
+        }
+        call
+    }
+}
+
 /// What a repetition of an attempt would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

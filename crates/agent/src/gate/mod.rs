@@ -81,11 +81,19 @@ pub trait Gate: Send + Sync {
 
     /// Keeps what a person answered, as far as it reaches beyond this call: [`Approval::AllowForRun`] until
     /// the run ends, [`Approval::AllowAlways`] in the policy's file. Others change nothing. Repeating it
-    /// changes nothing, so a resumed run hands in every answer that its journal holds.
+    /// changes nothing. Paths stand in the call as they led when it was decided ([`ProposedCall::led_to`]).
     ///
     /// # Errors
     /// The policy's file cannot be written.
     fn remember(&self, call: &ProposedCall, approval: &Approval) -> Result<(), GateError>;
+
+    /// Takes in an answer that an earlier process of the run has remembered.
+    ///
+    /// # Errors
+    /// As [`Gate::remember`].
+    fn recall(&self, call: &ProposedCall, approval: &Approval) -> Result<(), GateError> {
+        self.remember(call, approval)
+    }
 }
 
 /// Which files a tool may read that comes upon them without being told their names, as a search does: those

@@ -160,6 +160,14 @@ impl Gate for PolicyGate {
         call.resources.iter().filter_map(|resource| self.opened(call, resource, decision)).collect()
     }
 
+    /// What was answered for always stands in the policy's file, or a person has taken it out again.
+    fn recall(&self, call: &ProposedCall, approval: &Approval) -> Result<(), GateError> {
+        match approval {
+            Approval::AllowAlways if self.file.is_some() => Ok(()),
+            _ => self.remember(call, approval),
+        }
+    }
+
     fn remember(&self, call: &ProposedCall, approval: &Approval) -> Result<(), GateError> {
         let always = match approval {
             Approval::AllowForRun => false,

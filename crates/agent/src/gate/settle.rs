@@ -157,7 +157,7 @@ pub async fn settle(mut with: Settlement<'_>, mut call: ProposedCall) -> Result<
                 ask(&mut with, question).await?
             }
         };
-        with.gate.remember(&call, &approval)?;
+        with.gate.remember(&call.led_to(&outside), &approval)?;
         match approval {
             Approval::AllowOnce | Approval::AllowForRun | Approval::AllowAlways => {
                 return Ok(Verdict::Go { call, rule, outside });

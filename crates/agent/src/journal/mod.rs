@@ -5,7 +5,8 @@
 //! see are all read from here.
 //!
 //! Reading order: the events, the chain, the file; then what is read from it: the summary of a run, all runs of a
-//! folder, the steps of one, a copy for others, a fork; and the way in for a person's answers.
+//! folder, the steps of one, a copy for others, a fork; and the ways in for a person's answers and
+//! for a person who stops it.
 
 mod chain;
 mod event;
@@ -15,6 +16,7 @@ mod inbox;
 mod redact;
 mod runs;
 mod sqlite;
+mod stop;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ pub use runs::{Listed, Runs, Stand, fresh_name};
 pub use sqlite::{
     JOURNAL_FILE, SCHEMA_VERSION, Tail, create, is_worked_on, read, read_after, read_whole_part, resume,
 };
+pub use stop::{ask_to_stop, forget_stop, stop_asked};
 pub(crate) use summary::ASK_USER;
 pub use summary::{Asked, Summary, Waiting};
 pub use trace::{Note, Settled, Step, Trace, TracedCall};

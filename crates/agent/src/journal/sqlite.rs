@@ -273,3 +273,27 @@ fn explain(path: &Path, error: &rusqlite::Error) -> JournalError {
         _ => JournalError::Io { path, problem: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What SQLite keeps of the file does not grow with it.
+    #[test]
+    fn pages_of_the_file_in_memory_are_limited_from_the_first_event_on() {
+        let folder = tempfile::tempdir().unwrap();
+        for is_new in [true, false] {
+            let path = folder.path().join(JOURNAL_FILE);
+            let connection = Connection::open(&path).unwrap();
+            if is_new {
+                connection.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            }
+            let store = Sqlite::new(connection, &path, lock(folder.path()).unwrap()).unwrap();
+            let number = |name: &str| {
+                store.connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).unwrap()
+            };
+            assert_eq!(number("cache_size"), -CACHE_KIB);
+            assert!(CACHE_KIB * 1024 >= 4 * number("page_size"), "a few pages are needed for one insert");
+        }
+    }
+}

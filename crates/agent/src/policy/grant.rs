@@ -39,7 +39,9 @@ pub(crate) fn grants(
     given: &[Grant],
 ) -> Result<Vec<Grant>, String> {
     let mut made: Vec<Grant> = Vec::new();
-    for facet in facets(call, workspace) {
+    // Where a link leads now may be elsewhere than when the person was asked: an answer reaches on to no link.
+    let is_link = |facet: &Facet| matches!(facet, Facet::Path { place, .. } if place.real != place.written);
+    for facet in facets(call, workspace).into_iter().filter(|facet| !is_link(facet)) {
         // A facet may be asked by several rules: each answer shows the next question.
         loop {
             let known: Vec<_> = given.iter().chain(&made).cloned().collect();

@@ -78,7 +78,8 @@ impl Workspace {
     }
 
     /// Resolves a path as written: relative to the workspace, or absolute. What does not exist yet is
-    /// resolved as far as it exists. A tool opens [`Place::real`], never the text that it was given.
+    /// resolved as far as it exists. Tools take `..` away by its letters before they open a path, so one behind a
+    /// link, which leads elsewhere than its letters say, is refused.
     ///
     /// # Errors
     /// [`PlaceError`]
@@ -91,10 +92,16 @@ impl Workspace {
             _ => {}
         }
         let written = lexical(&self.root.join(path));
-        let real = if self.on_disk { follow(&self.root.join(path)) } else { Ok(written.clone()) };
+        let real = if self.on_disk { self.follow(path, &written) } else { Ok(written.clone()) };
         let real = real.map_err(|why| PlaceError::CannotFollow { path: path.to_owned(), why })?;
         let beneath = |path: &Path| path.strip_prefix(&self.root).ok().map(Path::to_path_buf);
         Ok(Place { inside: beneath(&real), written_inside: beneath(&written), real, written })
+    }
+
+    /// Where a path leads, by links and by letters alike.
+    fn follow(&self, path: &str, written: &Path) -> Result<PathBuf, String> {
+        let real = follow(&self.root.join(path))?;
+        if real == follow(written)? { Ok(real) } else { Err("it holds `..` behind a link".to_owned()) }
     }
 }
 

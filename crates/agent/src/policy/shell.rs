@@ -71,10 +71,49 @@ const KEYWORDS: [&str; 21] = [
 ];
 
 /// Commands that run the command in their arguments.
-const RUNNERS: [&str; 33] = [
-    "env", "sudo", "doas", "su", "nohup", "nice", "ionice", "setsid", "stdbuf", "timeout", "time", "command",
-    "builtin", "exec", "xargs", "chroot", "unshare", "nsenter", "strace", "ltrace", "watch", "parallel",
-    "busybox", "eval", "source", ".", "trap", "alias", "ssh", "script", "flock", "setarch", "taskset",
+const RUNNERS: [&str; 42] = [
+    "env",
+    "sudo",
+    "doas",
+    "su",
+    "nohup",
+    "nice",
+    "ionice",
+    "setsid",
+    "stdbuf",
+    "timeout",
+    "time",
+    "command",
+    "builtin",
+    "exec",
+    "xargs",
+    "chroot",
+    "unshare",
+    "nsenter",
+    "strace",
+    "ltrace",
+    "watch",
+    "parallel",
+    "busybox",
+    "eval",
+    "source",
+    ".",
+    "trap",
+    "alias",
+    "ssh",
+    "script",
+    "flock",
+    "setarch",
+    "taskset",
+    "chrt",
+    "prlimit",
+    "numactl",
+    "setpriv",
+    "runuser",
+    "pkexec",
+    "fakeroot",
+    "systemd-run",
+    "unbuffer",
 ];
 
 /// Commands after which the shell reads its next words otherwise.
@@ -101,7 +140,8 @@ const CHANGERS: [&str; 20] = [
     "ulimit",
 ];
 
-const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "zsh", "ksh", "fish"];
+const SHELLS: [&str; 11] =
+    ["sh", "bash", "rbash", "dash", "ash", "zsh", "ksh", "mksh", "csh", "tcsh", "fish"];
 
 #[derive(Debug, PartialEq)]
 enum Token {

@@ -38,10 +38,10 @@ impl Run {
         if view.is_new_stretch {
             self.book.keep(Event::Folded { folds }, false)?;
         }
-        let request = self.request(view.conversation);
+        let (request, n_prompt) = (self.request(view.conversation), view.n_tokens as u64);
         loop {
             match self.answer(request.clone()).await {
-                Ok(answer) => return self.keep_answer(answer),
+                Ok(answer) => return self.keep_answer(answer, n_prompt),
                 Err(error) => self.wait_after(error).await?,
             }
         }
@@ -112,8 +112,12 @@ impl Run {
         Ok(())
     }
 
-    fn keep_answer(&mut self, answer: Answer) -> Result<(), RunError> {
+    /// `n_prompt`: tokens of the prompt by the agent's own count.
+    fn keep_answer(&mut self, answer: Answer, n_prompt: u64) -> Result<(), RunError> {
         let Answer { mut reply, usage, is_cut } = answer;
+        // An endpoint that counts nothing would make a limit of tokens endless.
+        let is_counted = usage.prompt_tokens + usage.completion_tokens > 0;
+        let usage = if is_counted { usage } else { self.estimate(&reply, n_prompt) };
         // An open call at the length limit has half its arguments: it was not made.
         reply.tool_calls.retain(|call| !is_cut || call.closing == Some(scanner::Closing::Marker));
         if reply.tool_calls.is_empty() {
@@ -129,6 +133,15 @@ impl Run {
         };
         let reasoning = if is(Mutant::DropReasoning) { String::new() } else { reply.reasoning };
         self.book.keep(Event::Answered { reasoning, content: reply.content, calls, tokens, is_cut }, false)
+    }
+
+    /// What an answer took, by the agent's own count.
+    fn estimate(&self, reply: &Reply, n_prompt: u64) -> Usage {
+        let count = |text: &str| self.hands.counter.text(text) as u64;
+        let calls: u64 = reply.tool_calls.iter().map(|call| count(&call.name) + count(&call.arguments)).sum();
+        let reasoning_tokens = count(&reply.reasoning);
+        let completion_tokens = reasoning_tokens + count(&reply.content) + calls;
+        Usage { prompt_tokens: n_prompt, completion_tokens, reasoning_tokens, ..Usage::default() }
     }
 
     /// Calls that leaked into the thinking are made as if they stood in their place.

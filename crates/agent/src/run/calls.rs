@@ -3,8 +3,8 @@
 use super::{Book, Intent, OpenCall, Run, RunError};
 use crate::context::{self, call_file, words};
 use crate::gate::{
-    Access, Approval, BoxFuture, Effect, GateError, GateEvent, OnNoAnswer, Outside, ProposedCall, Question,
-    Record, Resource, Settlement, Verdict, settle,
+    Access, Approval, BoxFuture, Decision, Effect, GateError, GateEvent, OnNoAnswer, Outside, ProposedCall,
+    Question, Record, Resource, Settlement, Verdict, settle,
 };
 use crate::journal::{Entry, Event, JournalError};
 use crate::mutant::{Mutant, is};
@@ -63,6 +63,10 @@ impl Run {
     /// Whether a call may be attempted; if not, the model is told why.
     async fn admit(&mut self, call: &OpenCall) -> Result<Option<Attempt>, RunError> {
         let Some(tool) = self.hands.profile.tools.get(&call.text.name).map(Arc::clone) else {
+            if call.intent.is_some() {
+                let why = words::tool_is_gone(&call.text.name);
+                return self.tell(call.number, &words::unknown_outcome(&why));
+            }
             let names = self.hands.profile.tools.names().join(", ");
             return self.tell(call.number, &words::no_tool(&call.text.name, &names));
         };
@@ -179,8 +183,8 @@ impl Run {
             return Ok(None);
         }
         match again.intent.effect {
-            Effect::Read | Effect::Idempotent => return Ok(Some(again)),
-            Effect::Once if tool.takes_key() => return Ok(Some(again)),
+            Effect::Read | Effect::Idempotent => return self.once_more(again),
+            Effect::Once if tool.takes_key() => return self.once_more(again),
             Effect::Once => {
                 let note = again.intent.note.clone().unwrap_or_default();
                 match tool.probe(&again.intent.arguments, &note, &scope) {
@@ -188,7 +192,7 @@ impl Run {
                         self.keep_outcome(&again, output, 0)?;
                         return Ok(None);
                     }
-                    Probe::NotStarted => return Ok(Some(again)),
+                    Probe::NotStarted => return self.once_more(again),
                     Probe::Unknown => {}
                 }
             }
@@ -203,8 +207,19 @@ impl Run {
                 let reason = "the user wants other arguments, so it is not attempted again; make a new call";
                 self.tell(call.number, &words::unknown_outcome(reason))
             }
-            Approval::AllowOnce | Approval::AllowForRun | Approval::AllowAlways => Ok(Some(again)),
+            Approval::AllowOnce | Approval::AllowForRun | Approval::AllowAlways => self.once_more(again),
         }
+    }
+
+    /// The attempt again, unless policy denies by now what it let happen before.
+    fn once_more(&mut self, again: Attempt) -> Result<Option<Attempt>, RunError> {
+        let proposed = self.proposed(again.number, &again.tool, again.intent.arguments.clone());
+        let decision = self.hands.gate.decide(&proposed);
+        let Decision::Deny { reason, .. } = &decision else { return Ok(Some(again)) };
+        let told = words::unknown_outcome(reason);
+        let decided = GateEvent::Decided { decision };
+        self.book.keep(Event::Gate { call: again.number, gate: decided }, false)?;
+        self.tell(again.number, &told)
     }
 
     /// A person decides whether an effect of which nobody knows is attempted again.

@@ -161,12 +161,16 @@ impl Run {
         state.redact(&hands.scope.secrets);
         hands.scope.seen.learn(&state.seen);
         for (call, approval) in &state.approvals {
-            hands.gate.remember(call, approval)?;
+            hands.gate.recall(call, approval)?;
         }
         let (clock, listener) = (Arc::clone(&hands.clock), Arc::clone(&hands.listener));
         let secrets = Arc::clone(&hands.scope.secrets);
         let book = Book { journal, state, clock, listener, secrets };
         let mut run = Self { hands, book, clean: Clean::default() };
+        if run.book.journal.is_resumed() {
+            // A program may have left some, and the process died before it could look.
+            run.redact_artefacts()?;
+        }
         run.restore_files(entries)?;
         if run.goes_on() {
             run.book.keep(Event::Resumed, false)?;
@@ -201,7 +205,7 @@ impl Run {
             }
             match &self.book.state.open {
                 None => self.turn().await?,
-                Some(open) if open.calls.iter().all(|call| call.result.is_some()) => self.end_turn()?,
+                Some(open) if open.calls.iter().all(|call| call.result.is_some()) => self.end_turn().await?,
                 Some(_) => self.calls().await?,
             }
         }
@@ -209,35 +213,34 @@ impl Run {
 
     async fn turn(&mut self) -> Result<(), RunError> {
         if let Some(answer) = self.book.state.answer.clone() {
-            return self.end(How::Answer, &answer);
+            return self.end(How::Answer, &answer).await;
         }
         let over = self.book.state.ledger.over(&self.hands.budget, &self.hands.price);
         if let Some(sentence) = over.filter(|_| !is(Mutant::IgnoreBudget)) {
-            return self.end(How::Budget, &sentence);
+            return self.end(How::Budget, &sentence).await;
         }
         self.ask().await
     }
 
     /// All calls are settled: is it an answer, a circle, or the next turn?
-    fn end_turn(&mut self) -> Result<(), RunError> {
+    async fn end_turn(&mut self) -> Result<(), RunError> {
         let Some(open) = &self.book.state.open else { return Ok(()) };
         if open.calls.is_empty() {
             if !open.content.trim().is_empty() && !open.is_cut {
                 let answer = open.content.clone();
-                return self.end(How::Answer, &answer);
+                return self.end(How::Answer, &answer).await;
             }
             if self.book.state.n_empty >= N_EMPTY_MAX {
-                return self.end(How::Stuck, "the model neither called a tool nor answered, again and again");
+                let why = "the model neither called a tool nor answered, again and again";
+                return self.end(How::Stuck, why).await;
             }
             let remark = if open.is_cut { words::CUT_ANSWER } else { words::EMPTY_ANSWER };
             return self.book.keep(Event::TurnEnded { remark: Some(remark.to_owned()) }, false);
         }
         let n_same = self.most_repeated(open);
         if n_same >= STOP_AT && !is(Mutant::IgnoreCircles) {
-            return self.end(
-                How::Stuck,
-                &format!("the model made the same call, or nearly the same, {n_same} times"),
-            );
+            let why = format!("the model made the same call, or nearly the same, {n_same} times");
+            return self.end(How::Stuck, &why).await;
         }
         let is_reminded = n_same > 0 && n_same.is_multiple_of(REMIND_AT);
         let remark = is_reminded.then(|| words::repeated(n_same));
@@ -253,7 +256,10 @@ impl Run {
         counts.max().unwrap_or(0)
     }
 
-    fn end(&mut self, how: How, text: &str) -> Result<(), RunError> {
+    async fn end(&mut self, how: How, text: &str) -> Result<(), RunError> {
+        for tool in self.hands.profile.tools.tools() {
+            tool.close().await;
+        }
         // All of them once more, whatever the system says of them.
         self.clean = Clean::default();
         self.redact_artefacts()?;
@@ -269,5 +275,124 @@ impl Book {
         self.state.apply(&entry);
         self.listener.event(&entry);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Bytes;
+    use crate::gate::{Effect, PolicyGate, Resource, Unattended};
+    use crate::journal::{self, Opened};
+    use crate::policy::{Policy, Workspace as Ground};
+    use crate::tools::{Arguments, Declaration, Limits, Registry, Tool, Workspace};
+    use perilune_chat::message::Request;
+    use perilune_chat::model::{self, EventStream};
+    use perilune_chat::scanner::Finish;
+    use std::path::Path;
+
+    /// Answers at once.
+    struct Brief;
+
+    impl ChatModel for Brief {
+        fn name(&self) -> &str {
+            "brief"
+        }
+
+        fn answer(&self, _: Request) -> EventStream {
+            let end = model::Event::Finish { finish: Finish::Stop, left_open: None };
+            let events = [model::Event::Delta(Delta::Content("done".to_owned())), end];
+            Box::pin(futures_util::stream::iter(events.map(Ok)))
+        }
+    }
+
+    struct Nobody;
+
+    impl Listener for Nobody {
+        fn event(&self, _: &Entry) {}
+    }
+
+    fn hands(folder: &Path) -> Hands {
+        std::fs::create_dir_all(folder.join("ws")).unwrap();
+        let workspace = Workspace::open(&folder.join("ws")).unwrap();
+        let mut scope =
+            Scope::new(workspace.with_own_folder(&folder.join("own")).unwrap(), Limits::default());
+        scope.secrets = Arc::new(Secrets::new([("TOKEN", "tok-0123456789")]).unwrap());
+        let gate = PolicyGate::new(Policy::standard(), Ground::imagined(), Arc::clone(&scope.secrets));
+        Hands {
+            model: Arc::new(Brief),
+            profile: Profile { tools: Registry::default(), ..Profile::standard(10_000, 1_000) },
+            scope,
+            gate: Arc::new(gate),
+            approver: Arc::new(Unattended),
+            counter: Arc::new(Bytes),
+            tokenizer: None,
+            clock: Arc::new(SystemClock),
+            listener: Arc::new(Nobody),
+            sampling: Sampling::default(),
+            budget: Budget::STEPS_120,
+            price: Price::default(),
+        }
+    }
+
+    /// Leaves a file when it is closed, as a program does that is still at work.
+    struct Late(std::path::PathBuf);
+
+    impl Tool for Late {
+        fn declaration(&self) -> Declaration {
+            Declaration::flat("late", "Writes late.", &[])
+        }
+
+        fn effect(&self) -> Effect {
+            Effect::Irreversible
+        }
+
+        fn resources(&self, _: &Arguments) -> Vec<Resource> {
+            Vec::new()
+        }
+
+        fn run<'a>(&'a self, _: &'a Arguments, _: &'a Scope) -> BoxFuture<'a, Output> {
+            Box::pin(std::future::ready(Output::done("")))
+        }
+
+        fn close(&self) -> BoxFuture<'_, ()> {
+            std::fs::write(&self.0, "b,tok-0123456789\n").unwrap();
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    /// What a program changes through a mapping leaves the system's stamps as they were: here they say that the file
+    /// is as it was when it was clean.
+    #[tokio::test]
+    async fn the_end_looks_at_every_artefact_whatever_is_known_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut hands, artefacts) = (hands(folder.path()), folder.path().join("own/artefacts"));
+        std::fs::create_dir_all(&artefacts).unwrap();
+        let (table, late) = (artefacts.join("table.csv"), artefacts.join("late.csv"));
+        hands.profile.tools.add(Arc::new(Late(late.clone()))).unwrap();
+        std::fs::write(&table, "a,tok-0123456789\n").unwrap();
+        let (journal, first) = journal::create(&folder.path().join("run"), 0, Opened::default()).unwrap();
+        let mut run = Run::new(hands, journal, &[first]).unwrap();
+        run.clean = Clean::knowing(&artefacts).unwrap();
+        run.redact_artefacts().unwrap();
+        assert!(std::fs::read_to_string(&table).unwrap().contains("tok-"), "it was not passed over");
+        run.clean = Clean::knowing(&artefacts).unwrap();
+        assert_eq!(run.finish().await.unwrap().0, How::Answer);
+        assert_eq!(std::fs::read_to_string(&table).unwrap(), "a,[secret TOKEN]\n");
+        assert_eq!(std::fs::read_to_string(&late).unwrap(), "b,[secret TOKEN]\n");
+    }
+
+    /// A process died after a program had written and before it could look.
+    #[tokio::test]
+    async fn a_run_that_is_taken_up_looks_at_the_artefacts_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("run");
+        drop(journal::create(&place, 0, Opened::default()).unwrap());
+        let (hands, artefacts) = (hands(folder.path()), folder.path().join("own/artefacts"));
+        std::fs::create_dir_all(&artefacts).unwrap();
+        std::fs::write(artefacts.join("table.csv"), "a,tok-0123456789\n").unwrap();
+        let (journal, entries) = journal::resume(&place).unwrap();
+        let _run = Run::new(hands, journal, &entries).unwrap();
+        assert_eq!(std::fs::read_to_string(artefacts.join("table.csv")).unwrap(), "a,[secret TOKEN]\n");
     }
 }

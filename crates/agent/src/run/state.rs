@@ -189,7 +189,7 @@ impl State {
         let reaches_on = matches!(approval, Approval::AllowForRun | Approval::AllowAlways);
         // Whether to attempt a call again says nothing about the next call: no grant comes of it.
         if let Some(asked) = asked.filter(|it| reaches_on && it.rule != UNKNOWN_RULE) {
-            self.approvals.push((asked.call, approval.clone()));
+            self.approvals.push((asked.call.led_to(&asked.outside), approval.clone()));
         }
     }
 

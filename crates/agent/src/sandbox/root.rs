@@ -7,7 +7,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Where the new root grows before it becomes one; the host's directory is hidden under it for that while only.
@@ -16,6 +16,8 @@ const SCAFFOLD: &str = "/tmp";
 const OLD: &str = "/old";
 /// The new root while it grows.
 const NEW: &str = "/new";
+/// The file that stands in a hidden one's place, while it is put there.
+const COVER: &str = "/.cover";
 /// Size of the memory file system that holds directories, links and a few small files.
 const ROOT_BYTES: u64 = 4 << 20;
 /// The smallest `pid_max` that kernels accept.
@@ -46,6 +48,7 @@ pub(super) fn build(plan: &Plan, bound_by_pid_max: bool) -> Result<(), String> {
     for bind in plan.view.binds() {
         bind_path(&bind.host, &bind.inside, bind.access)?;
     }
+    hide(&plan.view.hidden())?;
     write_etc()?;
     devices(&plan.limits)?;
     memory_dir("/tmp", &plan.limits)?;
@@ -107,6 +110,25 @@ fn bind_path(host: &Path, inside: &Path, access: Access) -> Result<(), String> {
         flags |= MsFlags::MS_RDONLY;
     }
     mounts_from(&target)?.into_iter().try_for_each(|(path, kept)| remount(&path, flags | kept))
+}
+
+/// Put a file that nobody may open over each of these. What is covered cannot be renamed or removed, and a folder that
+/// is renamed takes its covers along.
+fn hide(files: &[PathBuf]) -> Result<(), String> {
+    let cover = below(NEW, Path::new(COVER));
+    for inside in files {
+        let target = below(NEW, inside);
+        if !target.is_file() {
+            continue;
+        }
+        fs::write(&cover, "").map_err(io_context("hiding"))?;
+        fs::set_permissions(&cover, fs::Permissions::from_mode(0)).map_err(io_context("hiding"))?;
+        mount(Some(&cover), &target, NOTHING, MsFlags::MS_BIND, NOTHING)
+            .map_err(context(format!("hiding {}", inside.display())))?;
+        remount(&target, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+        fs::remove_file(&cover).map_err(io_context("hiding"))?;
+    }
+    Ok(())
 }
 
 fn remount(path: &Path, flags: MsFlags) -> Result<(), String> {

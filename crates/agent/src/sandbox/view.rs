@@ -65,13 +65,14 @@ pub struct Bind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     binds: Vec<Bind>,
+    hidden: Vec<PathBuf>,
 }
 
 impl View {
     /// The workspace at [`WORKSPACE`].
     pub fn new(workspace: &Path, access: Access) -> Self {
         let bind = Bind { host: workspace.to_owned(), inside: WORKSPACE.into(), access };
-        Self { binds: vec![bind] }
+        Self { binds: vec![bind], hidden: Vec::new() }
     }
 
     /// The same with one more path of the host, visible at `inside`.
@@ -79,6 +80,22 @@ impl View {
     pub fn with(mut self, host: &Path, inside: &Path, access: Access) -> Self {
         self.binds.push(Bind { host: host.to_owned(), inside: inside.to_owned(), access });
         self
+    }
+
+    /// The same with a file of the host that can be neither read nor written inside, where a bound path shows it.
+    #[must_use]
+    pub fn hide(mut self, host: &Path) -> Self {
+        self.hidden.push(host.to_owned());
+        self
+    }
+
+    /// The paths inside of hidden files.
+    pub(super) fn hidden(&self) -> Vec<PathBuf> {
+        let places = |host: &PathBuf| -> Vec<PathBuf> {
+            let inside = |bind: &Bind| Some(bind.inside.join(host.strip_prefix(&bind.host).ok()?));
+            self.binds.iter().filter_map(inside).collect()
+        };
+        self.hidden.iter().flat_map(places).collect()
     }
 
     /// All bound paths, the workspace first.
@@ -97,7 +114,8 @@ impl View {
             let host = bind.host.canonicalize().unwrap_or(bind.host);
             Bind { host, ..bind }
         });
-        Self { binds: binds.collect() }
+        let hidden = self.hidden.iter().map(|host| host.canonicalize().unwrap_or_else(|_| host.clone()));
+        Self { binds: binds.collect(), hidden: hidden.collect() }
     }
 
     /// The first bound path that cannot be one: relative, with `..`, the root itself, or over a system path.
@@ -127,6 +145,8 @@ mod tests {
         let view = View::new(Path::new("/srv/job"), Access::ReadWrite);
         assert_eq!(view.inside(Path::new("/srv/job/a/b")), Some("/workspace/a/b".into()));
         assert_eq!(view.inside(Path::new("/srv/jobs")), None);
+        let hiding = view.clone().hide(Path::new("/srv/job/.env")).hide(Path::new("/srv/jobs/.env"));
+        assert_eq!(hiding.hidden(), [Path::new("/workspace/.env")]);
         assert_eq!(view.fault(), None);
         for (host, inside) in [("job", "/x"), ("/a/../b", "/x"), ("/", "/x"), ("/a", "/usr"), ("/a", "/etc")]
         {

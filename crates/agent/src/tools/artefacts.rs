@@ -19,6 +19,20 @@ const RECENT_S: i64 = 2;
 #[derive(Default)]
 pub(crate) struct Clean(HashMap<PathBuf, Stamp>);
 
+#[cfg(test)]
+impl Clean {
+    /// As if the files in a folder had been looked through as they are.
+    pub(crate) fn knowing(folder: &Path) -> Result<Self> {
+        let dir = Dir::open_ambient_dir(folder, cap_std::ambient_authority())?;
+        let stamp = |name: PathBuf| -> Result<(PathBuf, Stamp)> {
+            let metadata = dir.metadata(&name)?;
+            Ok((name, Stamp::of(&metadata)))
+        };
+        let names = dir.entries()?.map(|entry| entry.map(|entry| PathBuf::from(entry.file_name())));
+        names.map(|name| name.and_then(stamp)).collect::<Result<_>>().map(Self)
+    }
+}
+
 /// What tells a file's state from another one. No program in a sandbox can set the time of change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {

@@ -311,11 +311,18 @@ impl Reader {
 
 fn apply(name: &str, values: &[BigRational]) -> Result<BigRational, CalculateError> {
     let arity = || CalculateError::Arity { name: name.to_owned(), n: values.len() };
-    let sum = || values.iter().fold(BigRational::zero(), |sum, value| sum + value);
+    // Each step is bounded: thousands of long numbers joined into one would take hours.
+    let joined = |first: BigRational, join: fn(BigRational, &BigRational) -> BigRational| {
+        values.iter().try_fold(first, |so_far, value| {
+            let value = join(so_far, value);
+            bounded(&value).map(|()| value)
+        })
+    };
+    let sum = || joined(BigRational::zero(), |sum, value| sum + value);
     let result = match (name, values) {
-        ("sum", _) => sum(),
-        ("product", _) => values.iter().fold(BigRational::one(), |product, value| product * value),
-        ("mean" | "average" | "avg", [_, ..]) => sum() / BigRational::from(BigInt::from(values.len())),
+        ("sum", _) => sum()?,
+        ("product", _) => joined(BigRational::one(), |product, value| product * value)?,
+        ("mean" | "average" | "avg", [_, ..]) => sum()? / BigRational::from(BigInt::from(values.len())),
         ("min", [_, ..]) => values.iter().min().cloned().ok_or_else(arity)?,
         ("max", [_, ..]) => values.iter().max().cloned().ok_or_else(arity)?,
         ("abs", [value]) => value.abs(),
@@ -448,6 +455,8 @@ mod tests {
         check("abs(1,2)", "abs does not take 2 values");
         check("sqrt(2)", "sqrt(2) has no exact value");
         check("9^9^9", "a power is too large to calculate");
+        let many = |name: &str, value: &str| format!("{name}({value}{})", format!(",{value}").repeat(999));
+        check(&many("product", "9e9999"), "a number is too large to calculate");
         check("1e99999", "an exponent is too large to calculate");
         check(&"(".repeat(2000), "the nesting is too large to calculate");
         check(&"1^".repeat(2000), "the nesting is too large to calculate");

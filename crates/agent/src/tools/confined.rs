@@ -17,23 +17,27 @@ pub struct Confined {
     pub layers: Layers,
     /// How much may be taken; its wall-clock time holds for a call that asks for none.
     pub limits: Limits,
+    /// Files of the workspace that programs cannot open: those that hold secret values.
+    pub hidden: Vec<PathBuf>,
 }
 
 impl Default for Confined {
     /// All layers and the standard limits, entered through the binary that runs.
     fn default() -> Self {
-        Self { binary: "/proc/self/exe".into(), layers: Layers::default(), limits: Limits::default() }
+        let (layers, limits, hidden) = (Layers::default(), Limits::default(), Vec::new());
+        Self { binary: "/proc/self/exe".into(), layers, limits, hidden }
     }
 }
 
 impl Confined {
     /// A sandbox around the workspace of a scope, writable.
     pub(super) fn sandbox(&self, scope: &Scope) -> Sandbox {
+        let view = View::new(scope.workspace.root_path(), Access::ReadWrite);
         Sandbox {
             binary: self.binary.clone(),
             layers: self.layers.clone(),
             limits: self.limits.clone(),
-            view: View::new(scope.workspace.root_path(), Access::ReadWrite),
+            view: self.hidden.iter().fold(view, |view, file| view.hide(file)),
         }
     }
 

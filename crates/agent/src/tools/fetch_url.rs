@@ -11,6 +11,8 @@ use url::Url;
 const PAGE_BYTES_MAX: usize = 16 << 10;
 /// Texts that are kept for their next pages.
 const N_KEPT_MAX: usize = 8;
+/// Bytes of them together; the newest is kept whatever its size.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 /// Fetches pages. Where a collection of documents is given, its addresses are read from there.
 pub struct FetchUrl {
@@ -62,7 +64,8 @@ impl FetchUrl {
         let mut kept = kept();
         kept.retain(|kept| kept.url != args.url);
         kept.push(Fetched { url: args.url.clone(), text: fetched.text.clone() });
-        if kept.len() > N_KEPT_MAX {
+        let n_bytes = |kept: &[Fetched]| kept.iter().map(|it| it.text.len()).sum::<usize>();
+        while kept.len() > N_KEPT_MAX || kept.len() > 1 && n_bytes(&kept) > KEPT_BYTES_MAX {
             kept.remove(0);
         }
         Ok(fetched)

@@ -106,6 +106,11 @@ pub trait Tool: Send + Sync {
     /// Does it. Tools on files never wait, so their future is ready when first polled; they block for as long as
     /// the disk does. The loop gives up after a time, and drops a future that waits.
     fn run<'a>(&'a self, arguments: &'a Arguments, scope: &'a Scope) -> BoxFuture<'a, Output>;
+
+    /// Ends what calls have left running: the run is over. Ready when it can change nothing more.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// What the model reads of a tool.

@@ -91,6 +91,15 @@ impl Tool for Python {
             }
         })
     }
+
+    /// A thread of the interpreter may still write.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(mut session) = self.session.lock().await.take() {
+                session.running.kill().await;
+            }
+        })
+    }
 }
 
 impl Python {

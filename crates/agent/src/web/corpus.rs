@@ -4,7 +4,7 @@
 use super::{Fetched, Hit, to_markdown};
 use crate::secrets::Secrets;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
-use std::io::Read;
+use std::io::{Error, Read};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +15,8 @@ const N_WORDS_MAX: usize = 32;
 const TEXT_KINDS: [&str; 6] = ["md", "markdown", "txt", "html", "htm", "csv"];
 /// Bytes of one document at most; the rest of a longer one is not found.
 const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of all documents of a collection, which are in memory while it is made.
+const COLLECTION_BYTES_MAX: u64 = 512 << 20;
 
 /// Why a collection cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +84,9 @@ impl Corpus {
     /// The folder cannot be read, holds no text, or the file cannot be written.
     pub fn of_folder(file: &Path, folder: &Path, secrets: &Secrets) -> Result<Self, CorpusError> {
         let broken = |cause: String| CorpusError { file: folder.display().to_string(), cause };
-        let mut texts = Vec::new();
-        gather(folder, folder, &mut texts).map_err(|error| broken(error.to_string()))?;
+        let mut texts = Texts::new(COLLECTION_BYTES_MAX);
+        texts.gather(folder, folder).map_err(|error| broken(error.to_string()))?;
+        let mut texts = texts.found;
         if texts.is_empty() {
             let kinds = TEXT_KINDS.join(", ");
             return Err(broken(format!("it holds no text; put files there that end in {kinds}")));
@@ -154,27 +157,69 @@ impl Corpus {
     }
 }
 
-/// Address, title and text of every document beneath `folder`.
-fn gather(root: &Path, folder: &Path, texts: &mut Vec<(String, String, String)>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let (entry, path) = entry.map(|entry| (entry.file_type(), entry.path()))?;
-        let (kind, name) = (entry?, path.file_name().unwrap_or_default().to_string_lossy().into_owned());
-        if name.starts_with('.') {
-            continue;
-        }
-        let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if kind.is_dir() {
-            gather(root, &path, texts)?;
-        } else if kind.is_file() && TEXT_KINDS.contains(&ending.as_str()) {
-            let mut bytes = Vec::new();
-            std::fs::File::open(&path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?;
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            let text = if ending.starts_with("htm") { to_markdown(&text)? } else { text };
-            let heading = text.lines().find_map(|line| line.strip_prefix("# ")).map(str::trim);
-            let title = heading.filter(|_| ending != "txt" && ending != "csv").unwrap_or(&name).to_owned();
-            let beneath = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-            texts.push((format!("doc:{beneath}"), title, text));
-        }
+/// Address, title and text of documents, up to a limit.
+struct Texts {
+    found: Vec<(String, String, String)>,
+    n_bytes: u64,
+    bytes_max: u64,
+}
+
+impl Texts {
+    fn new(bytes_max: u64) -> Self {
+        Self { found: Vec::new(), n_bytes: 0, bytes_max }
     }
-    Ok(())
+
+    /// Adds every document beneath `folder`.
+    fn gather(&mut self, root: &Path, folder: &Path) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let (entry, path) = entry.map(|entry| (entry.file_type(), entry.path()))?;
+            let (kind, name) = (entry?, path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            if name.starts_with('.') {
+                continue;
+            }
+            let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            if kind.is_dir() {
+                self.gather(root, &path)?;
+            } else if kind.is_file() && TEXT_KINDS.contains(&ending.as_str()) {
+                let mut bytes = Vec::new();
+                std::fs::File::open(&path)?.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes)?;
+                self.n_bytes += bytes.len() as u64;
+                if self.n_bytes > self.bytes_max {
+                    let limit = self.bytes_max;
+                    return Err(Error::other(format!(
+                        "it holds more than {limit} bytes of text; name a smaller one"
+                    )));
+                }
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let text = if ending.starts_with("htm") { to_markdown(&text)? } else { text };
+                let heading = text.lines().find_map(|line| line.strip_prefix("# ")).map(str::trim);
+                let title =
+                    heading.filter(|_| ending != "txt" && ending != "csv").unwrap_or(&name).to_owned();
+                let beneath = path.strip_prefix(root).unwrap_or(&path).display().to_string();
+                self.found.push((format!("doc:{beneath}"), title, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_more_text_than_memory_should_hold_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        for (name, n_bytes) in [("a.txt", 60), ("deep/b.md", 40), ("picture.png", 1_000)] {
+            std::fs::write(folder.path().join(name), "x".repeat(n_bytes)).unwrap();
+        }
+        let gathered = |bytes_max| {
+            let mut texts = Texts::new(bytes_max);
+            texts.gather(folder.path(), folder.path()).map(|()| texts.found.len())
+        };
+        assert_eq!(gathered(100).unwrap(), 2);
+        let error = gathered(99).unwrap_err().to_string();
+        assert_eq!(error, "it holds more than 99 bytes of text; name a smaller one");
+    }
 }

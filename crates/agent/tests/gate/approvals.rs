@@ -284,6 +284,25 @@ fn an_answer_for_always_is_a_rule_with_examples_in_the_file() {
 }
 
 #[test]
+fn an_answer_that_was_taken_out_of_the_file_does_not_come_back_with_a_resumed_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.toml");
+    let call = call("fetch_url", "host example.org");
+    of_file(&file).remember(&call, &Approval::AllowAlways).unwrap();
+    std::fs::write(&file, perilune_agent::policy::DEFAULT).unwrap();
+    let resumed = of_file(&file);
+    resumed.recall(&call, &Approval::AllowAlways).unwrap();
+    assert_eq!(told(&resumed.decide(&call)), "ask network");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), perilune_agent::policy::DEFAULT);
+    // For this run, and where no file could hold it, the journal's answer is all there is.
+    resumed.recall(&call, &Approval::AllowForRun).unwrap();
+    assert_eq!(told(&resumed.decide(&call)).split(' ').next(), Some("allow"));
+    let without = gate();
+    without.recall(&call, &Approval::AllowAlways).unwrap();
+    assert_eq!(told(&without.decide(&call)).split(' ').next(), Some("allow"));
+}
+
+#[test]
 fn a_denial_is_never_answered_away() {
     let folder = tempfile::tempdir().unwrap();
     let gate = of_file(&folder.path().join("policy.toml"));

@@ -63,6 +63,8 @@ fn what_must_be_run_to_be_read_is_opaque() {
         "sh -c a",
         "/bin/bash a",
         "xargs a",
+        "chrt 1 a",
+        "csh a",
         "find . -exec a ;",
         "export A=1",
         "cd / && a > b",

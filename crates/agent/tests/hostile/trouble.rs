@@ -2,8 +2,8 @@
 
 use crate::loops::{self, Shared, ready};
 use perilune_agent::gate::{
-    Approval, Approver, BoxFuture, Decision, Effect, Gate, GateError, ProposedCall, Question, Resource,
-    Unattended,
+    Approval, Approver, BoxFuture, Decision, Effect, Gate, GateError, GateEvent, ProposedCall, Question,
+    Resource, Unattended,
 };
 use perilune_agent::journal::{self, CallText, Event, How, Opened, TokenUse};
 use perilune_agent::run::{Budget, Clock, Hands, Run, SystemClock};
@@ -225,8 +225,8 @@ impl Approver for Other {
     }
 }
 
-/// A process died between the intent of what cannot be taken back and its outcome.
-fn die_within(run: &Path) {
+/// A process died between the intent of a call and its outcome.
+fn die_within(run: &Path, effect: Effect) {
     let (mut journal, _) = journal::create(run, 0, Opened::default()).unwrap();
     let arguments = json!({"to": "a"}).as_object().unwrap().clone();
     let text = CallText { name: "send".to_owned(), arguments: json!({"to": "a"}).to_string() };
@@ -237,7 +237,7 @@ fn die_within(run: &Path) {
         call: 1,
         tool: "send".to_owned(),
         arguments,
-        effect: Effect::Irreversible,
+        effect,
         key: "k".to_owned(),
         note: None,
         outside: Vec::new(),
@@ -251,7 +251,7 @@ fn die_within(run: &Path) {
 async fn edited_arguments_repeat_no_attempt_that_nobody_knows_of() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    die_within(&run);
+    die_within(&run, Effect::Irreversible);
     let (tool, gate) = (Odd::new(Way::Answers), Arc::new(Open::default()));
     let (journal, entries) = journal::resume(&run).unwrap();
     let mut hands = hands(&mind(&[]), &tool, &gate, folder.path());
@@ -264,7 +264,7 @@ async fn edited_arguments_repeat_no_attempt_that_nobody_knows_of() {
 async fn what_nobody_knows_stops_a_run_that_nobody_watches() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    die_within(&run);
+    die_within(&run, Effect::Irreversible);
     let (tool, gate) = (Odd::new(Way::Answers), Arc::new(Open::default()));
     // However often nobody is there, the question stays open.
     for _ in 0..2 {
@@ -286,6 +286,59 @@ async fn what_nobody_knows_stops_a_run_that_nobody_watches() {
     let ended = Run::new(hands, journal, &entries).unwrap().finish().await.unwrap();
     assert_eq!(ended.0, How::Answer);
     assert_eq!((tool.n_attempts.load(Ordering::SeqCst), yes.0.load(Ordering::SeqCst)), (1, 1));
+}
+
+/// Denies all.
+struct Closed;
+
+impl Closed {
+    fn says() -> Decision {
+        Decision::Deny { rule: "closed".to_owned(), reason: "not any more".to_owned() }
+    }
+}
+
+impl Gate for Closed {
+    fn decide(&self, _: &ProposedCall) -> Decision {
+        Self::says()
+    }
+
+    fn remember(&self, _: &ProposedCall, _: &Approval) -> Result<(), GateError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_policy_denies_by_now_is_not_attempted_again() {
+    for effect in [Effect::Idempotent, Effect::Irreversible] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        die_within(&run, effect);
+        let (tool, mind) = (Odd::new(Way::Answers), mind(&[]));
+        let (journal, entries) = journal::resume(&run).unwrap();
+        let mut hands = hands(&mind, &tool, &Arc::new(Open::default()), folder.path());
+        hands.gate = Arc::new(Closed);
+        hands.approver = Arc::new(Yes(AtomicUsize::new(0)));
+        let ended = Run::new(hands, journal, &entries).unwrap().finish().await.unwrap();
+        assert_eq!((ended.0, tool.n_attempts.load(Ordering::SeqCst)), (How::Answer, 0), "{effect:?}");
+        assert!(shown(&mind)[0].ends_with("nobody knows whether it happened: not any more"), "{effect:?}");
+        let entries = journal::read(&run).unwrap();
+        let denied = Event::Gate { call: 1, gate: GateEvent::Decided { decision: Closed::says() } };
+        assert!(entries.iter().any(|entry| entry.event == denied), "{entries:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_tool_is_gone_is_not_told_as_one_that_never_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    die_within(&run, Effect::Irreversible);
+    let mind = mind(&[]);
+    let (journal, entries) = journal::resume(&run).unwrap();
+    let mut hands = hands(&mind, &Odd::new(Way::Answers), &Arc::new(Open::default()), folder.path());
+    hands.profile.tools = Registry::default();
+    Run::new(hands, journal, &entries).unwrap().finish().await.unwrap();
+    let told = "nobody knows whether it happened: there is no tool send any more";
+    assert!(shown(&mind)[0].ends_with(told), "{:?}", shown(&mind));
 }
 
 /// Answers after a while that is longer than an attempt may take on the impatient clock.
@@ -355,4 +408,18 @@ async fn a_larger_limit_takes_up_what_a_limit_ended() {
     assert_eq!(tool.n_attempts.load(Ordering::SeqCst), 2);
     let ledger = journal::Summary::of(&journal::read(&run).unwrap()).ledger;
     assert_eq!(ledger.n_steps, 3);
+}
+
+#[tokio::test]
+async fn a_limit_of_tokens_holds_where_nobody_counts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let (tool, gate) = (Odd::new(Way::Answers), Arc::new(Open::default()));
+    let (journal, first) = journal::create(&run, 0, Opened::default()).unwrap();
+    let mut hands = hands(&mind(&[json!({"to": "a"}), json!({"to": "b"})]), &tool, &gate, folder.path());
+    hands.budget = Budget { tokens_max: Some(50), ..Budget::STEPS_120 };
+    let ended = Run::new(hands, journal, &[first]).unwrap().finish().await.unwrap();
+    assert_eq!((ended.0, tool.n_attempts.load(Ordering::SeqCst)), (How::Budget, 1), "{ended:?}");
+    let tokens = journal::Summary::of(&journal::read(&run).unwrap()).ledger.tokens;
+    assert!(tokens.prompt > 50 && tokens.completion > tokens.reasoning && tokens.reasoning > 0, "{tokens:?}");
 }

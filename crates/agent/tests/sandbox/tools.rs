@@ -106,6 +106,28 @@ const SHELL: &[Test] = &[
             assert!(output.text.starts_with("error: ") && !output.is_done, "{}", output.text);
         }
     }),
+    ("what is hidden is opened, changed and removed by no program", |hand| {
+        let at = |name: &str| hand.folder.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        let names = ["keys.env", "deep/keys.env"];
+        for name in names {
+            fs::write(at(name), "TOKEN=1").unwrap();
+        }
+        let mut confined = hand.shell.confined.clone();
+        confined.hidden = names.map(at).to_vec();
+        let shell = Shell { confined };
+        for name in names {
+            for line in ["cat F", "echo x > F", "chmod 600 F", "mv F a", "rm -f F", "cp F b", "ln F c"] {
+                let output = hand.call(&shell, json!({ "command": line.replace('F', name) }));
+                assert!(!output.is_done && !output.text.contains("TOKEN"), "{line} {name}: {}", output.text);
+                assert_eq!(hand.file(name), "TOKEN=1", "{line}");
+            }
+        }
+        let renamed = hand.call(&shell, json!({ "command": "mv deep other && cat other/keys.env" }));
+        assert!(!renamed.is_done && !renamed.text.contains("TOKEN"), "{}", renamed.text);
+        assert_eq!(hand.file("other/keys.env"), "TOKEN=1");
+        assert!(hand.shell("cat keys.env").text.contains("TOKEN=1"), "without it nothing is hidden");
+    }),
     ("shell does not run bare", |hand| {
         let mut confined = hand.shell.confined.clone();
         confined.layers = Layers::default().demand_all();
@@ -165,6 +187,19 @@ const PYTHON: &[Test] = &[
         assert_eq!(output.text, format!("(kept {OWN_FOLDER}/artefacts/a.csv, 4 bytes)"));
         assert_eq!(fs::read_to_string(hand.own.path().join("artefacts/a.csv")).unwrap(), "1,2\n");
         assert!(hand.python("2").artefacts.is_empty());
+    }),
+    ("python's threads end with the run", |hand| {
+        let beat = "import threading, time\ndef beat():\n    while True:\n        open('beat', 'a').write('x')\n        time.sleep(0.005)\nthreading.Thread(target=beat, daemon=True).start()";
+        hand.python(beat);
+        hand.python("time.sleep(0.2)");
+        let size = || hand.file("beat").len();
+        let first = size();
+        hand.python("time.sleep(0.2)");
+        assert!(size() > first, "the thread does nothing");
+        hand.runtime.block_on(hand.python.as_ref().unwrap().close());
+        let last = size();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(size(), last);
     }),
     ("python reads nothing of the host", |hand| {
         assert!(

@@ -143,6 +143,40 @@ async fn a_long_page_is_read_in_pages_and_fetched_once() {
 }
 
 #[tokio::test]
+async fn texts_of_a_few_pages_are_kept_and_no_more() {
+    let port = serve(app()).await;
+    let resolver = Arc::new(Here::default());
+    let tool = FetchUrl::new(Fetcher::with(resolver.clone(), anything), None);
+    let fetch = async |n: u32, page: u32| {
+        let url = format!("http://docs.example.org:{port}/long?n={n}");
+        assert!(call(&tool, json!({"url": url, "page": page})).await.is_done);
+        resolver.0.load(Ordering::SeqCst)
+    };
+    for n in 1..=9 {
+        fetch(n, 1).await;
+    }
+    for n in 2..=9 {
+        assert_eq!(fetch(n, 2).await, 9, "{n} was fetched again");
+    }
+    assert_eq!(fetch(1, 2).await, 10, "the ninth pushes out the first");
+    assert_eq!(fetch(1, 1).await, 11, "a first page is always fetched");
+}
+
+#[test]
+fn of_a_long_document_the_beginning_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = folder.path().join("notes");
+    std::fs::create_dir(&notes).unwrap();
+    let limit = 8 << 20;
+    let text = format!("head{}within beyond", " ".repeat(limit - "headwithin".len()));
+    std::fs::write(notes.join("long.txt"), text).unwrap();
+    let corpus = Corpus::of_folder(&folder.path().join("documents.db"), &notes, &Secrets::none()).unwrap();
+    let n_found = ["head", "within", "beyond"].map(|word| corpus.search(word, 8).unwrap().len());
+    assert_eq!(n_found, [1, 1, 0]);
+    assert_eq!(corpus.page("doc:long.txt").unwrap().unwrap().text.len(), limit);
+}
+
+#[tokio::test]
 async fn no_private_address_is_reached_by_any_name() {
     let port = serve(app()).await;
     let private: [IpAddr; 10] = [

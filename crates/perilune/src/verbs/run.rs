@@ -213,9 +213,10 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     let policy = args.policy.as_deref().map_or_else(|| Ok(Policy::standard()), Policy::load)?;
     let secrets = Arc::new(secrets(&policy)?);
     let policy_gate = policy_gate(args, policy, &root, &runs, &secrets)?;
+    let held = Held::new(args, &policy_gate, &root, &folder);
     let workspace = Workspace::open(&root).and_then(|it| it.with_own_folder(&own_folder(&folder)));
     let workspace = workspace.with_context(place)?;
-    let (profile, pdf) = profile(args, thinker.context_tokens, &root, &folder, &secrets).await?;
+    let (profile, pdf) = profile(args, thinker.context_tokens, &held, &folder, &secrets).await?;
     // Whoever answered in the console did not know what this run keeps secret.
     journal::redact_answers(&folder, &secrets)?;
     let people = People::new(args, policy_gate.policy(), &folder, &secrets);
@@ -228,6 +229,7 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
         Some(taken) => taken,
         None => open(args, thinker, &name, &root, &folder, &profile, &scope.secrets)?,
     };
+    journal::forget_stop(&folder)?;
     last.opened(&name, &runs);
     let listener = Arc::new(view::View::new(args.json));
     listener.begin(&name, &entries);
@@ -249,15 +251,16 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     let run = Run::new(hands, journal, &entries)?;
     // The run keeps what it needs of them.
     drop(entries);
-    drive(run, &listener).await
+    drive(run, &listener, &folder).await
 }
 
-async fn drive(run: Run, listener: &view::View) -> anyhow::Result<End> {
+async fn drive(run: Run, listener: &view::View, folder: &Path) -> anyhow::Result<End> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let ended = tokio::select! {
         ended = run.finish() => ended,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
         _ = terminate.recv() => return Ok(End::Interrupted),
+        () = journal::stop_asked(folder) => return Ok(End::Interrupted),
     };
     let (how, text) = ended?;
     Ok(End::Over { how, text, was_denied: listener.was_denied() })
@@ -305,7 +308,7 @@ fn open(
 async fn profile(
     args: &Args,
     context_tokens: usize,
-    root: &Path,
+    held: &Held,
     folder: &Path,
     secrets: &Secrets,
 ) -> anyhow::Result<(Profile, Option<Pdf>)> {
@@ -324,21 +327,40 @@ async fn profile(
     }
     let mut profile = Profile::standard(context_tokens, args.budget.reply_tokens(context_tokens));
     args.web.add_to(&mut profile.tools, folder, secrets)?;
-    let pdf = add_confined(&mut profile.tools, root, folder).await?;
+    let pdf = add_confined(&mut profile.tools, held, folder).await?;
     Ok((profile, pdf))
 }
 
+/// What the workspace holds that no program in it may have.
+struct Held {
+    root: PathBuf,
+    /// What it is, and the flag that names another place: with it a program could give itself the answers to what
+    /// policy asks.
+    rules: Option<(String, &'static str)>,
+    /// Files of secret values.
+    secrets: Vec<PathBuf>,
+}
+
+impl Held {
+    fn new(args: &Args, gate: &PolicyGate, root: &Path, folder: &Path) -> Self {
+        let within = |path: &Path| path.canonicalize().ok().filter(|path| path.starts_with(root));
+        let journal = || Some((format!("the folder of this run's journal, {}", folder.display()), "--runs"));
+        let policy =
+            || Some((format!("the policy, {}", within(args.policy.as_ref()?)?.display()), "--policy"));
+        let rules = if folder.starts_with(root) { journal() } else { policy() };
+        let files = &gate.policy().secrets().files;
+        let secrets = files.iter().filter_map(|file| within(Path::new(file))).collect();
+        Self { root: root.to_owned(), rules, secrets }
+    }
+}
+
 /// `shell` and `python`, and what reads PDFs, where every layer that they need stands.
-async fn add_confined(tools: &mut Registry, root: &Path, folder: &Path) -> anyhow::Result<Option<Pdf>> {
-    // A program could give itself the answers to what policy asks.
-    if folder.starts_with(root) {
-        eprintln!(
-            "shell and python are left out: the workspace holds the folder of this run's journal, {}; name another with --runs",
-            folder.display()
-        );
+async fn add_confined(tools: &mut Registry, held: &Held, folder: &Path) -> anyhow::Result<Option<Pdf>> {
+    if let Some((what, flag)) = &held.rules {
+        eprintln!("shell and python are left out: the workspace holds {what}; name another with {flag}");
         return Ok(None);
     }
-    let findings = match examine(root).await {
+    let findings = match examine(&held.root).await {
         Ok(findings) => findings,
         Err(error) => {
             eprintln!("shell and python are left out: {error}");
@@ -353,10 +375,11 @@ async fn add_confined(tools: &mut Registry, root: &Path, folder: &Path) -> anyho
         eprintln!("shell and python are left out: the sandbox lacks {layer}: {why}");
         return Ok(None);
     }
-    tools.add(Arc::new(Shell::default()))?;
+    let confined = Confined { hidden: held.secrets.clone(), ..Confined::default() };
+    tools.add(Arc::new(Shell { confined: confined.clone() }))?;
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     match Interpreter::find(&search_path) {
-        Ok(found) => tools.add(Arc::new(Python::new(Confined::default(), found, &own_folder(folder))?))?,
+        Ok(found) => tools.add(Arc::new(Python::new(confined, found, &own_folder(folder))?))?,
         Err(error) => eprintln!("python is left out: {error}"),
     }
     Ok(Pdf::find(&search_path, Confined::default()))
@@ -375,7 +398,10 @@ fn policy_gate(
         Some(file) => PolicyGate::of_file(&file.canonicalize()?, workspace, secrets)?,
         None => PolicyGate::new(policy, workspace, secrets),
     };
-    Ok(gate.guard(runs))
+    // Keys and settings of whoever runs it, where the workspace is as wide as to hold them.
+    let own = [args.data.place(), crate::settings::file()].into_iter().flatten();
+    let own = own.filter_map(|path| std::path::absolute(path).ok()).filter(|path| !root.starts_with(path));
+    Ok(own.fold(gate.guard(runs), |gate, path| gate.guard(&path)))
 }
 
 /// The values that the policy calls secret, and the keys that this process itself was given.

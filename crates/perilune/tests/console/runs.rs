@@ -211,3 +211,39 @@ pub(crate) fn embedded(browser: &Browser, address: &str, dir: &Path) {
     browser.width(README_SIZE.0);
     browser.shot_above("readme", README_SIZE.1);
 }
+
+/// The profile of [`control`]'s run: its model writes a file, does not answer the next time, and then does.
+pub(crate) fn profile() -> String {
+    let write = call("write_file", &json!({"path": "first.txt", "text": "x"}));
+    format!("scripted=--upstream {}", endpoint(vec![write, json!(null), words("taken up again")]))
+}
+
+/// A run is started, stopped and taken up again by keyboard, and its page follows.
+pub(crate) fn control(browser: &Browser, address: &str, dir: &Path) {
+    std::fs::create_dir_all(dir.join("started")).unwrap();
+    browser.open(&format!("{address}/console/runs"));
+    browser.script("document.getElementById('start').open = true; document.getElementById('task').focus()");
+    browser.keys("Write a <file>");
+    browser.script("document.getElementById('workspace').value = 'started'");
+    browser.script("document.querySelector('#start button').focus()");
+    browser.keys("\u{E007}");
+    // A slow machine shows the list first.
+    let link = "[...document.querySelectorAll('td.name a')].find((a) => a.textContent === 'Write a <file>')";
+    browser.wait(&format!("location.pathname.includes('/run/') || {link}"));
+    browser.script(&format!("if (!location.pathname.includes('/run/')) location = {link}.href"));
+    browser.wait("document.querySelector('#trace')?.textContent.includes('first.txt')");
+    let stand = |name: &str| format!("document.querySelector('#head .stand')?.textContent === '{name}'");
+    let press = |name: &str| {
+        browser.wait(&format!("document.querySelector('#control button')?.textContent === '{name}'"));
+        browser.script("document.querySelector('#control button').focus()");
+        browser.keys("\u{E007}");
+    };
+    press("Stop");
+    browser.wait(&stand("paused"));
+    browser.shot("runs-stopped");
+    press("Resume");
+    browser.wait(&stand("done"));
+    browser.wait("document.getElementById('end').textContent.includes('taken up again')");
+    browser.wait("document.getElementById('control').children.length === 0");
+    assert!(dir.join("started/first.txt").exists());
+}

@@ -97,7 +97,7 @@ fn steps(plan: &Plan, entries: &[Entry]) -> Result<(), String> {
 }
 
 /// Each call is settled once, its attempts have one key, and no other call has it.
-fn calls(entries: &[Entry]) -> Result<(), String> {
+pub(crate) fn calls(entries: &[Entry]) -> Result<(), String> {
     let (mut settled, mut keys, mut owners) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
     let mut n_calls = 0;
     for entry in entries {

@@ -4,6 +4,7 @@
 //! `PERILUNE_SOAK_STEPS=300 PERILUNE_SOAK_KILLS=30 cargo test -p perilune --test run_verb soak -- --nocapture` is the
 //! whole of it; the quick numbers are less. `PERILUNE_SOAK_SEED` repeats one.
 
+mod embedded;
 mod judge;
 mod model;
 mod plan;
@@ -35,7 +36,7 @@ fn number(name: &str, usual: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// Counts how often the ledger was replaced, in this process and beside all that the agent says.
+/// Counts how often a file was replaced, in this process and beside all that the agent says.
 struct Watch(std::os::fd::OwnedFd);
 
 impl Watch {
@@ -47,14 +48,15 @@ impl Watch {
         Self(watch)
     }
 
-    fn n_replaced(self) -> usize {
+    /// Of the file of this name.
+    fn n_replaced(self, name: &str) -> usize {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(self.0, &mut buffer);
         let mut n_replaced = 0;
         while let Ok(event) = reader.next() {
             assert!(!event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW));
-            let is_ledger = event.file_name().is_some_and(|name| name.to_bytes() == LEDGER.as_bytes());
-            n_replaced += usize::from(is_ledger && event.events().contains(inotify::ReadFlags::MOVED_TO));
+            let is_it = event.file_name().is_some_and(|it| it.to_bytes() == name.as_bytes());
+            n_replaced += usize::from(is_it && event.events().contains(inotify::ReadFlags::MOVED_TO));
         }
         n_replaced
     }
@@ -71,7 +73,10 @@ impl Life {
         let task = ["do all steps"];
         let resume = ["--resume", run.unwrap_or_default()];
         let args: &[&str] = if run.is_some() { &resume } else { &task };
-        let mut child = start(folder, upstream, &[args, &["--steps", "100000"]].concat());
+        Self::of(start(folder, upstream, &[args, &["--steps", "100000"]].concat()))
+    }
+
+    fn of(mut child: Child) -> Self {
         let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
@@ -185,6 +190,6 @@ fn each_effect_once_whatever_the_model_says_and_whenever_the_agent_dies() {
     let (code, lines) = finish(last);
     assert_eq!(code, Some(0), "seed {seed}: {:?}", lines.last());
     assert_eq!(lines.last().unwrap()["answer"], model::ANSWER, "seed {seed}");
-    let judged = judge::judge(folder, &place.model, n_kills, watch.n_replaced());
+    let judged = judge::judge(folder, &place.model, n_kills, watch.n_replaced(LEDGER));
     judged.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
 }
