@@ -88,6 +88,7 @@ fn what_rules_a_run_is_not_written_however_wide_its_workspace() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(at("policy.toml"), perilune_agent::policy::DEFAULT).unwrap();
+    std::fs::write(at("config.toml"), "").unwrap();
     let write = |path: &str| call("write_file", &json!({"path": path, "text": "x"}));
     let paths = ["data/perilune.db", "policy.toml", "runs/one/journal.sqlite", "config.toml", "notes.txt"];
     let answers = paths.map(write).into_iter().chain([words("one of five")]);
@@ -100,7 +101,8 @@ fn what_rules_a_run_is_not_written_however_wide_its_workspace() {
     let denied = told.iter().filter(|text| text.starts_with("denied: this file rules the run"));
     assert_eq!(denied.count(), 4, "{told:?}");
     let is_there = paths.map(|path| folder.path().join(path).exists());
-    assert_eq!(is_there, [false, true, false, false, true]);
+    assert_eq!(is_there, [false, true, false, true, true]);
+    assert_eq!(std::fs::read_to_string(at("config.toml")).unwrap(), "");
     assert_eq!(std::fs::read_to_string(at("policy.toml")).unwrap(), perilune_agent::policy::DEFAULT);
 }
 

@@ -51,7 +51,9 @@ fn refusing() -> SocketAddr {
 fn a_wrong_key_is_told_with_the_variable_that_it_is_read_from() {
     let world = World::new();
     let upstream = format!("http://{}/v1#m", refusing());
-    for (key, says) in [(None, "PERILUNE_UPSTREAM_KEY, which is not set"), (Some("k"), "which is set")] {
+    for (key, says) in
+        [(None, "PERILUNE_UPSTREAM_KEY, which is not set"), (Some("sk-wrong-5512"), "which is set")]
+    {
         let mut command = world.command("perilune");
         command.args(["run", "x", "--upstream", &upstream]);
         key.map(|key| command.env("PERILUNE_UPSTREAM_KEY", key));

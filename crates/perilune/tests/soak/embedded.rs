@@ -94,7 +94,8 @@ fn agent(folder: &Path, sentence: &str) -> std::process::Child {
     command.args(["--workspace".as_ref(), folder.join("work").as_os_str()]);
     command.args(["--runs".as_ref(), folder.join("runs").as_os_str()]);
     command.env("XDG_CACHE_HOME", folder.join("cache")).env("PERILUNE_DATA", folder.join("data"));
-    command.env_remove("PERILUNE_MODEL").env("PERILUNE_CONFIG", folder.join("none.toml"));
+    command.env_remove("PERILUNE_MODEL").env_remove("PERILUNE_CONFIG");
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
