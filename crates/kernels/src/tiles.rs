@@ -306,7 +306,7 @@ macro_rules! for_each_strip {
         }
     };
     (@of $i:ident, $m:expr, $M:ident, $block:block, $(($rows:literal, $allowed:expr)),*) => {
-        $(if $allowed && $i + $rows <= $m {
+        $(if $allowed && $m - $i >= $rows {
             const $M: usize = $rows;
             $block
             $i += $rows;

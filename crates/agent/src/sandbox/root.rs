@@ -122,7 +122,7 @@ fn hide(files: &[PathBuf]) -> Result<(), String> {
             continue;
         }
         fs::write(&cover, "").map_err(io_context("hiding"))?;
-        fs::set_permissions(&cover, fs::Permissions::from_mode(0)).map_err(io_context("hiding"))?;
+        fs::set_permissions(&cover, fs::Permissions::from_mode(0o000)).map_err(io_context("hiding"))?;
         mount(Some(&cover), &target, NOTHING, MsFlags::MS_BIND, NOTHING)
             .map_err(context(format!("hiding {}", inside.display())))?;
         remount(&target, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
