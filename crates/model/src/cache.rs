@@ -149,21 +149,20 @@ impl Cache {
     /// The first `n_tokens` of a sequence as attention takes them.
     pub(crate) fn view(&self, layer_idx: usize, blocks: &[u32], n_tokens: usize) -> View<'_> {
         let blocks = &blocks[..Cache::blocks_for(n_tokens)];
-        let span =
-            |b: &u32| *b as usize * BLOCK_TOKENS * self.width..(*b as usize + 1) * BLOCK_TOKENS * self.width;
+        let width = self.width;
+        let span = |b: &u32, width: usize| {
+            *b as usize * BLOCK_TOKENS * width..(*b as usize + 1) * BLOCK_TOKENS * width
+        };
         match &self.layers[layer_idx] {
-            Layer::F32(rows) => View::F32(blocks.iter().map(|b| &rows[span(b)]).collect()),
+            Layer::F32(rows) => View::F32(blocks.iter().map(|b| &rows[span(b, width)]).collect()),
             Layer::Bf16(rows) => {
-                View::Bf16(blocks.iter().map(|b| rows[span(b)].reinterpret_cast::<bf16>()).collect())
+                View::Bf16(blocks.iter().map(|b| rows[span(b, width)].reinterpret_cast::<bf16>()).collect())
             }
             Layer::Int8 { codes, scales } => {
-                let cut = |b: &u32, width: usize| {
-                    *b as usize * BLOCK_TOKENS * width..(*b as usize + 1) * BLOCK_TOKENS * width
-                };
-                let (stored, n_groups) = (stored_width(self.width), self.width.div_ceil(GROUP));
+                let (stored, n_groups) = (stored_width(width), width.div_ceil(GROUP));
                 View::Int8 {
-                    codes: blocks.iter().map(|b| &codes[cut(b, stored)]).collect(),
-                    scales: blocks.iter().map(|b| scales[cut(b, n_groups)].reinterpret_cast()).collect(),
+                    codes: blocks.iter().map(|b| &codes[span(b, stored)]).collect(),
+                    scales: blocks.iter().map(|b| scales[span(b, n_groups)].reinterpret_cast()).collect(),
                 }
             }
         }
