@@ -3,7 +3,7 @@
 use crate::feed::{self, Draw, pack};
 use crate::optim::{self, Norms, Optimizer, Settings, Update, muon};
 use crate::recipe::Recipe;
-use crate::run::RunError;
+use crate::run::{RunError, trainer};
 use perilune_kernels::cpu::Cpu;
 use perilune_model::config::Config;
 use perilune_model::train::{Options, ParamClass, Parameters, Pass};
@@ -57,9 +57,9 @@ impl Plan {
     /// The plan; its time from the recipe's own figure, or from a probe of a few seconds on `n_threads`.
     ///
     /// # Errors
-    /// A recipe that cannot be begun.
+    /// A recipe that cannot be begun, or whose `from` cannot.
     pub fn new(recipe: &Recipe, n_threads: usize) -> Result<Plan, RunError> {
-        let params = Parameters::zeros(&recipe.config);
+        let params = trainer::first_weights(recipe)?;
         let tokens_per_s = match recipe.tokens_per_s {
             Some(speed) => speed,
             None => probe(recipe, n_threads)?,

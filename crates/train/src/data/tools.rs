@@ -103,6 +103,14 @@ impl Costume {
         let properties = self.declaration.parameters.get("properties").and_then(Value::as_object);
         properties.into_iter().flat_map(Map::keys)
     }
+
+    /// Its name, and after each parameter what that is by the agent's own name for it.
+    #[must_use]
+    pub fn naming(&self) -> String {
+        let parameters: Vec<String> =
+            self.names().zip(&self.real_names).map(|(name, real)| format!("{name} {real}")).collect();
+        format!("{} {}", self.declaration.name, parameters.join(", "))
+    }
 }
 
 /// A tool under another declaration.
