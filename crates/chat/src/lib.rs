@@ -2,7 +2,8 @@
 //!
 //! The walk of a request: [`wire`] is exactly what was sent, [`message`] what it may mean, [`template`]
 //! what the model will see, [`tokenizer`] its ids. Back: [`scanner`] tells thought, answer and call apart
-//! in the ids that the model writes, and [`grammar`] which may come next. [`model`] is the one door through which an agent reaches a model.
+//! in the ids that the model writes, and [`grammar`] which may come next. [`model`] is the one door through which an
+//! agent reaches a model.
 //!
 //! This crate never knows tensors or sockets, and starts no thread or runtime.
 
