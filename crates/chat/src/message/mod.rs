@@ -476,7 +476,7 @@ pub struct Thinking {
     pub enabled: Option<bool>,
     /// Keep the reasoning of the whole history in the prompt.
     pub preserve: bool,
-    /// Most tokens to think; a wish that an engine may be able to keep.
+    /// Most tokens to think; whether it is kept is up to the model's side.
     pub budget_tokens: Option<u64>,
 }
 
