@@ -5,7 +5,8 @@
 //! in the ids that the model writes, and [`grammar`] which may come next. [`model`] is the one door through which an
 //! agent reaches a model.
 //!
-//! This crate never knows tensors or sockets, and starts no thread or runtime.
+//! This crate never knows tensors or sockets, and starts no runtime. The one thread it starts compiles a schema on a
+//! large stack and ends before that call returns.
 
 pub mod grammar;
 pub mod message;

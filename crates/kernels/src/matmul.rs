@@ -22,7 +22,7 @@ pub(crate) const BLOCK: usize = 128;
 /// Activations of T rows, [T, K], in the form a product takes them.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
-    /// `f32` [T, K]: products are exact in the weights' values, whatever the form of the weights.
+    /// `f32` [T, K]: the weights enter with their own values, whatever their form; nothing is rounded but the sums.
     F32 {
         /// The rows, one after the other, [T, K].
         x: &'a [f32],

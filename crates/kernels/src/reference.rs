@@ -203,7 +203,7 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections
     }
 }
 
-/// Largest magnitudes below this make a group of zeros: 127/max would not be finite.
+/// A group whose largest magnitude is below this is stored as zeros: 127 over it might not be finite.
 pub const GROUP_MAX_TINY: f32 = 1e-36;
 
 /// Scale `amax / 127` of a group of 8-bit codes with largest magnitude `amax`, and its inverse; NaN and infinity give

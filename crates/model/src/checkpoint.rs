@@ -34,7 +34,8 @@ const GENERATION_FILE: &str = "generation_config.json";
 /// Largest number of things wrong that [`Checkpoint::open_damaged`] collects.
 pub const DAMAGE_MAX: usize = 10_000;
 
-/// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape.
+/// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape, but for the damage
+/// that [`Checkpoint::open_damaged`] lists.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The checked config.

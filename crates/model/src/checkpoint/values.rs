@@ -46,13 +46,12 @@ fn scan_bits<T>(elements: &[T], bits: impl Fn(&T) -> u32) -> Scan {
 }
 
 impl Checkpoint {
-    /// Check the values of the matrix `stem` that say how to read it, when it is loaded: the scales of a packed
-    /// matrix must be finite and its `weight_shape` must be that of its packed words. `stem` is the name without
-    /// `.weight...`; a plain matrix, or none of that name, passes.
+    /// Check the values of the matrix `stem` that say how to read it: the scales of a packed matrix must be finite
+    /// and its `weight_shape` must be that of its packed words. `stem` is the name without `.weight...`; a plain
+    /// matrix, or none of that name, passes.
     ///
     /// # Errors
-    /// [`CheckpointError::Value`] for the first thing that is wrong, or that a packed matrix lacks its scales or
-    /// shape.
+    /// [`CheckpointError`] for the first thing that is wrong, or that a packed matrix lacks its scales or shape.
     pub fn check_matrix(&self, stem: &str) -> Result<(), CheckpointError> {
         if self.config.quantization.is_none() || self.tensor(&format!("{stem}.weight_packed")).is_none() {
             return Ok(());
