@@ -5,9 +5,9 @@ use perilune_kernels::cpu::Cpu;
 use perilune_kernels::train::Group;
 use perilune_kernels::train::product::{self, Into};
 
-/// Momentum, with Nesterov's look ahead.
+/// Momentum, with Nesterov's look ahead (Moonlight's code).
 pub const MOMENTUM: f32 = 0.95;
-/// Newton-Schulz steps.
+/// Number of Newton-Schulz steps (Moonlight's code).
 pub const NS_STEPS: usize = 5;
 /// Coefficients of the quintic.
 const QUINTIC: [f32; 3] = [3.4445, -4.7750, 2.0315];
