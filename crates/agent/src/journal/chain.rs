@@ -14,7 +14,7 @@ pub struct Row {
     pub at_ms: u64,
     /// The event as JSON: the bytes that were hashed.
     pub body: String,
-    /// Its [`link`] to everything before.
+    /// Its [`link()`] to everything before.
     pub hash: [u8; 32],
 }
 

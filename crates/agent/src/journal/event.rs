@@ -135,13 +135,13 @@ pub struct CallText {
 /// Tokens of one answer, or of several added up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUse {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt: u64,
-    /// Of these, from a cache.
+    /// Of these, tokens that came from a cache.
     pub cached: u64,
-    /// Generated, thinking included.
+    /// Tokens generated, thinking included.
     pub completion: u64,
-    /// Of these, thinking.
+    /// Of these, tokens of thinking.
     pub reasoning: u64,
 }
 
