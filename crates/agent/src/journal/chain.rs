@@ -36,7 +36,7 @@ pub trait Store: Send {
     /// machine as well, with every row before it.
     ///
     /// # Errors
-    /// [`JournalError::Io`]: the row is not kept.
+    /// [`JournalError::Io`], or [`JournalError::Corrupt`] where the file is damaged: the row is not kept.
     fn append(&mut self, row: &Row, is_synced: bool) -> Result<(), JournalError>;
 }
 
@@ -80,7 +80,7 @@ impl Journal {
     /// Keeps an event; if `is_synced`, it outlives the machine when this returns.
     ///
     /// # Errors
-    /// [`JournalError::Io`]: it was not kept; what it announces must not happen.
+    /// As [`Store::append`]: it was not kept; what it announces must not happen.
     pub fn append(&mut self, at_ms: u64, event: Event, is_synced: bool) -> Result<Entry, JournalError> {
         let body = serde_json::to_string(&event)
             .map_err(|error| JournalError::Io { path: self.path.clone(), problem: error.to_string() })?;

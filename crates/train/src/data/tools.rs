@@ -24,7 +24,7 @@ pub struct Costume {
     pub tool: Option<&'static str>,
     /// What the model reads.
     pub declaration: Declaration,
-    /// For each declared parameter in order, the real tool's name of it; empty for a tool that does nothing.
+    /// For each declared parameter in order, the real tool's name of it; of no use for a tool that does nothing.
     pub real_names: Vec<&'static str>,
 }
 
