@@ -81,10 +81,10 @@ impl Stream {
         }
     }
 
-    /// Sequence `index`.
+    /// Sequence `index`, the same at every call.
     ///
     /// # Errors
-    /// An episode's folder cannot be made.
+    /// [`SessionError`]: an episode cannot be played here.
     pub fn draw(&self, index: u64) -> Result<Sequence, SessionError> {
         let mut rng = Rng::at(self.seed, index);
         let is_text = match self.stage {
