@@ -256,7 +256,7 @@ impl<M: ForwardModel> Engine<M> {
     }
 
     /// End every request as [`Finish::Cancelled`].
-    pub fn cancel_all(&mut self) {
+    pub(crate) fn cancel_all(&mut self) {
         self.ids().into_iter().for_each(|id| {
             self.cancel(id);
         });

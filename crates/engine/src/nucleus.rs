@@ -23,7 +23,7 @@ const ID_BITS: u32 = u64::BITS - REST_BITS;
 const SLACK: f64 = 1e-9;
 
 /// Orders candidates: heavier first, then the lower id.
-pub fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+pub(crate) fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 

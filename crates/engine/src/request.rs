@@ -4,7 +4,7 @@ use crate::mask::TokenMask;
 use crate::sampler::{Sampling, SamplingError, TokenLogprob};
 
 /// Most ids that may end a request.
-pub const STOP_IDS_MAX: usize = 64;
+pub(crate) const STOP_IDS_MAX: usize = 64;
 
 /// Names a request for as long as it lives; later requests have larger ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +49,7 @@ pub struct Request {
     pub n_new_max: usize,
     /// Tokens of the generation before which no stop id is drawn.
     pub n_new_min: usize,
-    /// Ids that end the request, at most [`STOP_IDS_MAX`]; the one drawn is delivered and counted.
+    /// Ids that end the request, at most `STOP_IDS_MAX`; the one drawn is delivered and counted.
     pub stop_ids: Vec<u32>,
     /// How tokens are drawn.
     pub sampling: Sampling,

@@ -5,14 +5,13 @@
 
 use crate::mask::allows;
 use crate::nucleus::{Buckets, Candidate, by_weight};
-use perilune_kernels::router::LogSoftmax;
-use perilune_kernels::router::{arg_max, top_k};
+use perilune_kernels::logits::{LogSoftmax, arg_max, top_k};
 use std::collections::BTreeMap;
 
 /// Most alternatives a token may be asked for.
-pub const TOP_LOGPROBS_MAX: usize = 20;
+const TOP_LOGPROBS_MAX: usize = 20;
 /// Most ids that may carry a bias.
-pub const LOGIT_BIAS_MAX: usize = 1_024;
+const LOGIT_BIAS_MAX: usize = 1_024;
 
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,11 +31,11 @@ pub struct Sampling {
     /// Divides positive, multiplies negative logits of ids in prompt or generation (Keskar et al. 2019), above 0 and
     /// at most 100; 1 is none.
     pub repetition_penalty: f32,
-    /// Token ids and what is added to their logits, each in [-100, 100]; at most [`LOGIT_BIAS_MAX`].
+    /// Token ids and what is added to their logits, each in [-100, 100]; at most `LOGIT_BIAS_MAX` of them.
     pub logit_bias: Vec<(u32, f32)>,
     /// Seed of the draws.
     pub seed: u64,
-    /// `Some(n)` delivers the token's log-probability and `n` alternatives, at most [`TOP_LOGPROBS_MAX`].
+    /// `Some(n)` delivers the token's log-probability and `n` alternatives, at most `TOP_LOGPROBS_MAX`.
     pub n_top_logprobs: Option<usize>,
 }
 

@@ -9,7 +9,7 @@ use half::bf16;
 use perilune_kernels::cpu::{Cpu, Isa};
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed};
 use perilune_kernels::matmul::{Rows, matmul};
-use perilune_kernels::matrix::{Matrix, MatrixData, form_name};
+use perilune_kernels::matrix::{Matrix, MatrixData};
 use perilune_kernels::quant::QuantRows;
 use perilune_kernels::router::Chosen;
 use perilune_kernels::{GROUP, probe};
@@ -82,7 +82,7 @@ impl Bench {
             assert_eq!(out, expect, "{label}: checked against the scalar reference before it is timed");
         }
         let seconds = time(|i| matmul(&self.cpu, rows, &copies[i % copies.len()], &mut out));
-        self.line(label, form_name(w), t, w.bytes(), 2.0 * (t * w.n_rows() * w.n_cols()) as f64, seconds);
+        self.line(label, w.form_name(), t, w.bytes(), 2.0 * (t * w.n_rows() * w.n_cols()) as f64, seconds);
     }
 
     fn line(&self, label: &str, form: &str, t: usize, bytes: usize, ops: f64, seconds: f64) {

@@ -49,6 +49,7 @@ impl Load {
 /// T rows sorted by the experts they chose.
 pub struct Loads {
     loads: Vec<Load>,
+    /// Pairs of row and expert, in all.
     n_assigned: usize,
 }
 
@@ -83,11 +84,6 @@ impl Loads {
         let tokens = (0..n_rows as u32).collect();
         let load = Load { expert_idx: 0, tokens, weights: Vec::new(), first: 0 };
         Loads { loads: vec![load], n_assigned: n_rows }
-    }
-
-    /// Pairs of row and expert, in all.
-    pub fn n_assigned(&self) -> usize {
-        self.n_assigned
     }
 
     /// The row of every assignment.

@@ -18,7 +18,8 @@
 //! instruction sets.)
 //!
 //! Reading order: [`bf16`](half::bf16) buffers in [`matrix`], the processor in [`cpu`], then one module an
-//! operation: [`matmul`], [`norm`], [`rope`], [`activation`], [`router`], [`experts`], [`attention`].
+//! operation: [`matmul`], [`norm`], [`rope`], [`activation`], [`logits`], [`router`], [`experts`],
+//! [`attention`].
 
 pub mod matrix;
 pub mod quant;
@@ -30,6 +31,7 @@ pub mod topology;
 pub mod activation;
 pub mod attention;
 pub mod experts;
+pub mod logits;
 pub mod matmul;
 pub mod norm;
 pub mod rope;

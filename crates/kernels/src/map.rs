@@ -77,7 +77,7 @@ impl MappedFile {
 
 /// `n` zero elements of anonymous memory that Linux is asked to hold in huge pages (`madvise(2)`): long streams meet
 /// fewer page borders. The hint is never needed for correctness.
-pub fn huge_zeros<T: bytemuck::Zeroable + Clone>(n: usize) -> Vec<T> {
+pub(crate) fn huge_zeros<T: bytemuck::Zeroable + Clone>(n: usize) -> Vec<T> {
     let zeros = vec![T::zeroed(); n];
     #[cfg(target_os = "linux")]
     {

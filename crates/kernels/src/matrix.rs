@@ -55,14 +55,6 @@ impl<T: Element> Buffer<T> {
             Buffer::Mapped(part) => bytemuck::cast_slice(&part.file.bytes()[part.range.clone()]),
         }
     }
-
-    /// Bytes of anonymous memory held: 0 where it is mapped.
-    pub fn owned_bytes(&self) -> usize {
-        match self {
-            Buffer::Owned(elements) => std::mem::size_of_val(elements.as_slice()),
-            Buffer::Mapped(_) => 0,
-        }
-    }
 }
 
 impl<T> From<Vec<T>> for Buffer<T> {
@@ -166,13 +158,13 @@ impl Matrix {
         }
     }
 
-    /// Bytes of anonymous memory held: 0 where everything is mapped.
-    pub fn owned_bytes(&self) -> usize {
-        match &self.data {
-            MatrixData::F32(w) => w.owned_bytes(),
-            MatrixData::Bf16(w) => w.owned_bytes(),
-            MatrixData::Int8 { codes, scales } => codes.owned_bytes() + scales.owned_bytes(),
-            MatrixData::Int4 { packed, scales } => packed.owned_bytes() + scales.owned_bytes(),
+    /// Name of the storage form, for reports: `f32`, `bf16`, `int8-g32` or `int4-g32`.
+    pub fn form_name(&self) -> &'static str {
+        match self.data {
+            MatrixData::F32(_) => "f32",
+            MatrixData::Bf16(_) => "bf16",
+            MatrixData::Int8 { .. } => "int8-g32",
+            MatrixData::Int4 { .. } => "int4-g32",
         }
     }
 
@@ -188,15 +180,5 @@ impl Matrix {
     /// If K is not a multiple of 32.
     pub fn to_int8(&self, cpu: &crate::cpu::Cpu) -> Matrix {
         quant::encode_int8(cpu, self)
-    }
-}
-
-/// Name of the storage form, for reports: `f32`, `bf16`, `int8-g32` or `int4-g32`.
-pub fn form_name(matrix: &Matrix) -> &'static str {
-    match matrix.data {
-        MatrixData::F32(_) => "f32",
-        MatrixData::Bf16(_) => "bf16",
-        MatrixData::Int8 { .. } => "int8-g32",
-        MatrixData::Int4 { .. } => "int4-g32",
     }
 }

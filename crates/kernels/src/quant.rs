@@ -10,10 +10,10 @@ use half::bf16;
 use std::ops::Range;
 
 /// Largest magnitude of an INT4 code that this program writes: -7..=7 of the -8..=7 that a nibble holds.
-pub const INT4_CODE_MAX: f32 = 7.0;
+const INT4_CODE_MAX: f32 = 7.0;
 /// Least magnitude that an INT4 scale is made for: a group whose largest is below it gets the scale of this one, so
 /// that no scale is zero.
-pub const INT4_AMAX_MIN: f32 = 7e-5;
+const INT4_AMAX_MIN: f32 = 7e-5;
 
 /// Scale of a group of INT4 weights `[32]`: `bf16(max(amax, 7e-5) / 7)`, amax its largest magnitude; NaN where the
 /// group holds one.
@@ -29,7 +29,7 @@ pub fn int4_scale(group: &[f32]) -> bf16 {
 /// Code of an INT4 weight under the group's scale, as a float: `w / scale` rounded to the nearest of -7..=7, ties to
 /// even.
 #[inline(always)]
-pub fn int4_code(w: f32, scale: f32) -> f32 {
+fn int4_code(w: f32, scale: f32) -> f32 {
     /// Adding and taking away 1.5 * 2^23 rounds a small float to the nearest integer, ties to even.
     const ROUND: f32 = 12_582_912.0;
     let clamped = (w / scale).clamp(-2.0 * INT4_CODE_MAX, 2.0 * INT4_CODE_MAX);

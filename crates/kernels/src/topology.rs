@@ -6,7 +6,7 @@
 use std::path::Path;
 
 /// Most NUMA nodes that are told apart; processors of further ones count to the last.
-pub const MAX_NODES: usize = 16;
+pub(crate) const MAX_NODES: usize = 16;
 
 /// Cores of each NUMA node, each core by one of its processors.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,12 +8,13 @@ use half::bf16;
 use perilune_kernels::attention::{self, AbsorbScratch, Latents, MlaShape, Query};
 use perilune_kernels::cpu::{Cpu, Isa};
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed, swiglu};
+use perilune_kernels::logits::{arg_max, top_k};
 use perilune_kernels::matmul::{Rows, matmul};
 use perilune_kernels::matrix::{Matrix, MatrixData};
 use perilune_kernels::pool::Binding;
 use perilune_kernels::quant::{QuantRows, dequantized_bf16};
 use perilune_kernels::reference::stored_width;
-use perilune_kernels::router::{Chosen, RouterRule, arg_max, choose, top_k};
+use perilune_kernels::router::{Chosen, RouterRule, choose};
 use perilune_kernels::topology::Topology;
 use perilune_kernels::{BLOCK_TOKENS, GROUP, activation, norm, reference};
 

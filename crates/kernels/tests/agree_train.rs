@@ -11,7 +11,7 @@ use perilune_kernels::quant::{int4_scale, pack_int4, round_int4};
 use perilune_kernels::reference::{self, AttentionRow};
 use perilune_kernels::train::attention::{Grads, Inputs};
 use perilune_kernels::train::elementwise::{self, NormInput, TokenLoss};
-use perilune_kernels::train::product::{self, GradGroup, Into};
+use perilune_kernels::train::product::{self, GradGroup, Store};
 use perilune_kernels::train::{Group, attention as causal};
 use perilune_kernels::{BLOCK_TOKENS, GROUP, norm};
 use std::ops::Range;
@@ -104,12 +104,12 @@ fn products_go_back_group_by_group() {
         let mut rng = Rng(2);
         let (x, w, dy) = (rng.values(t * k), rng.values(3 * n * k), rng.values(t * n));
         let start = rng.values(t * k);
-        for into in [Into::Set, Into::Add] {
+        for store in [Store::Overwrite, Store::Accumulate] {
             close("input", |cpu| {
                 let mut dx = start.clone();
                 let groups: Vec<Group<'_>> =
                     ranges(t).into_iter().zip(w.chunks(n * k)).map(|(rows, w)| Group { rows, w }).collect();
-                product::backward_input(cpu, &dy, k, &groups, into, &mut dx);
+                product::backward_input(cpu, &dy, k, &groups, store, &mut dx);
                 dx
             });
         }

@@ -28,15 +28,22 @@ pub enum CacheForm {
 }
 
 impl CacheForm {
+    /// Values kept of a token in each layer.
+    fn width(self, config: &Config) -> usize {
+        let shape = mla_shape(config);
+        match self {
+            CacheForm::LatentBf16 | CacheForm::LatentInt8 | CacheForm::LatentF32 => shape.latent_width(),
+            CacheForm::Expanded => shape.expanded_width(),
+        }
+    }
+
     /// Bytes a token takes in all layers together.
     pub fn bytes_per_token(self, config: &Config) -> usize {
-        let shape = mla_shape(config);
-        let width = shape.latent_width();
+        let width = self.width(config);
         let row = match self {
             CacheForm::LatentBf16 => width * size_of::<bf16>(),
             CacheForm::LatentInt8 => stored_width(width) + width.div_ceil(GROUP) * size_of::<bf16>(),
-            CacheForm::LatentF32 => width * size_of::<f32>(),
-            CacheForm::Expanded => shape.expanded_width() * size_of::<f32>(),
+            CacheForm::LatentF32 | CacheForm::Expanded => width * size_of::<f32>(),
         };
         row * config.num_hidden_layers
     }
@@ -77,11 +84,7 @@ enum Layer {
 impl Cache {
     /// A cache of `n_blocks` blocks of 64 tokens; its memory becomes resident as blocks are written.
     pub fn new(config: &Config, form: CacheForm, n_blocks: usize) -> Self {
-        let shape = mla_shape(config);
-        let width = match form {
-            CacheForm::LatentBf16 | CacheForm::LatentInt8 | CacheForm::LatentF32 => shape.latent_width(),
-            CacheForm::Expanded => shape.expanded_width(),
-        };
+        let width = form.width(config);
         let n_rows = n_blocks * BLOCK_TOKENS;
         let n = n_rows * width;
         let layer = || match form {
@@ -112,6 +115,12 @@ impl Cache {
     /// Blocks of 64 tokens in all, of every layer alike.
     pub fn n_blocks(&self) -> usize {
         self.n_blocks
+    }
+
+    /// Layers, and values kept of a token in each: its own, and what a cache of its form for `config` has.
+    pub(crate) fn sizes(&self, config: &Config) -> [[usize; 2]; 2] {
+        let expected = [config.num_hidden_layers, self.form.width(config)];
+        [[self.layers.len(), self.width], expected]
     }
 
     /// Write one token's row (of the form's width, rounded to it) at `position` of the sequence with `blocks`.

@@ -7,7 +7,7 @@
 mod error;
 mod index;
 mod shard;
-pub mod values;
+pub(crate) mod values;
 
 pub use error::CheckpointError;
 pub use safetensors::Dtype;
@@ -32,7 +32,7 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 const GENERATION_FILE: &str = "generation_config.json";
 
 /// Largest number of things wrong that [`Checkpoint::open_damaged`] collects.
-pub const DAMAGE_MAX: usize = 10_000;
+const DAMAGE_MAX: usize = 10_000;
 
 /// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape, but for the damage
 /// that [`Checkpoint::open_damaged`] lists.
@@ -92,7 +92,7 @@ impl Checkpoint {
     /// Open as much of the checkpoint in `dir` as there is: what is wrong with a shard or a tensor is collected.
     ///
     /// # Errors
-    /// When the config or the index cannot be read, or so much is wrong ([`DAMAGE_MAX`]) that they do not belong
+    /// When the config or the index cannot be read, or so much is wrong (more than `DAMAGE_MAX` things) that they do not belong
     /// together: then there is nothing to compare the files with.
     pub fn open_damaged(dir: &Path) -> Result<(Checkpoint, Vec<CheckpointError>), CheckpointError> {
         let mut damage = Vec::new();
@@ -144,7 +144,7 @@ impl Checkpoint {
 
     /// Every tensor of shard `shard_idx` (in [`Checkpoint::shards`]) with its name, in file order; none for an index
     /// past the last.
-    pub fn tensors_of(&self, shard_idx: usize) -> Vec<(&str, Tensor<'_>)> {
+    pub(crate) fn tensors_of(&self, shard_idx: usize) -> Vec<(&str, Tensor<'_>)> {
         let mut of_shard: Vec<_> = self
             .tensors
             .iter()

@@ -15,22 +15,22 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Largest `config.json` that is read, bytes.
-pub const CONFIG_BYTES_MAX: u64 = 16 << 20;
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Largest width in elements (`hidden_size`, `intermediate_size`, a latent rank and the like).
-pub const WIDTH_MAX: usize = 1 << 20;
+const WIDTH_MAX: usize = 1 << 20;
 /// Largest `vocab_size`.
-pub const VOCAB_MAX: usize = 1 << 24;
+const VOCAB_MAX: usize = 1 << 24;
 /// Largest number of layers.
-pub const LAYERS_MAX: usize = 1 << 10;
+const LAYERS_MAX: usize = 1 << 10;
 /// Largest number of routed experts of a layer.
-pub const EXPERTS_MAX: usize = 1 << 16;
+const EXPERTS_MAX: usize = 1 << 16;
 /// Largest number of heads, and largest width of a head in elements.
-pub const HEADS_MAX: usize = 1 << 14;
+const HEADS_MAX: usize = 1 << 14;
 /// Largest model, parameters: a thousand times K2. Every byte count of a legal config fits 64 bits.
-pub const PARAMETERS_MAX: u128 = 1 << 50;
+const PARAMETERS_MAX: u128 = 1 << 50;
 /// Epsilon of the two latent norms where the caller sets none: the published modelling code (`deepseek_v3` of
 /// transformers) builds them without the config's value, so they take the norm's default.
-pub const LATENT_NORM_EPS: f32 = 1e-6;
+const LATENT_NORM_EPS: f32 = 1e-6;
 
 const _: () = assert!(usize::BITS >= 64, "tensor sizes need a 64-bit machine");
 
@@ -56,7 +56,7 @@ impl Family {
     }
 }
 
-/// A checked config: every field is within the limits of this module and the combination is one that runs.
+/// A checked config: every field is within written limits and the combination is one that runs.
 ///
 /// Fields are named and counted as in `config.json`; widths are in elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +103,7 @@ pub struct Config {
     pub routed_scaling_factor: f32,
     /// Epsilon of the block norms and the last norm.
     pub rms_norm_eps: f32,
-    /// Epsilon of the two latent norms ([`LATENT_NORM_EPS`] unless the caller sets it; no key of the file does).
+    /// Epsilon of the two latent norms (1e-6 unless the caller sets it; no key of the file does).
     pub latent_norm_eps: f32,
     /// Rotary position embedding (`rope_theta`, `rope_scaling`).
     pub rope: Rope,
@@ -142,7 +142,7 @@ pub enum ConfigProblem {
     /// The file cannot be read: the system's reason.
     #[error("cannot be read ({0})")]
     Read(std::io::Error),
-    /// The file is longer than [`CONFIG_BYTES_MAX`]: its bytes.
+    /// The file is longer than `CONFIG_BYTES_MAX`: its bytes.
     #[error("is {0} bytes long, which no model's config is; at most {CONFIG_BYTES_MAX} are read")]
     TooLong(u64),
     /// The text is not JSON, or not an object: what the reader met.

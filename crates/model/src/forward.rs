@@ -113,6 +113,16 @@ pub enum ForwardError {
     /// A form of cache that the arithmetic cannot go with.
     #[error("{0}")]
     Cache(&'static str),
+    /// A cache made for another config.
+    #[error(
+        "the cache has [layers, values of a token] {found:?} where this model keeps {expected:?}; make it for this model's config"
+    )]
+    OtherCache {
+        /// Layers, and values kept of a token in each.
+        found: [usize; 2],
+        /// The same of this model in the cache's form.
+        expected: [usize; 2],
+    },
     /// A segment without tokens.
     #[error("there is no token to run: give at least one id")]
     Empty,
@@ -277,10 +287,11 @@ impl Model {
     /// were cut into passes, as long as each token's phase is the same.
     ///
     /// # Errors
-    /// [`ForwardError`], before anything is written: ids, contexts or segments that cannot be run.
+    /// [`ForwardError`], before anything is written: a cache of another config or of a form that the arithmetic cannot
+    /// go with; ids, contexts or segments that cannot be run.
     ///
     /// # Panics
-    /// If a segment names a block that `cache` has not, or `cache` has not this config's layers and widths.
+    /// If a segment names a block that `cache` has not.
     pub fn forward(
         &self,
         cache: &mut Cache,
@@ -288,6 +299,7 @@ impl Model {
         w: &mut Workspace,
         probe: &mut dyn Probe,
     ) -> Result<Vec<f32>, ForwardError> {
+        self.check_cache(cache)?;
         segments.iter().try_for_each(|segment| self.check(segment))?;
         self.embed(segments, w);
         probe.done(Kind::Embedding);
@@ -303,6 +315,12 @@ impl Model {
         let logits = self.logits(segments, w);
         probe.done(Kind::Head);
         Ok(logits)
+    }
+
+    fn check_cache(&self, cache: &Cache) -> Result<(), ForwardError> {
+        check_cache(self.arithmetic, cache.form())?;
+        let [found, expected] = cache.sizes(&self.config);
+        if found == expected { Ok(()) } else { Err(ForwardError::OtherCache { found, expected }) }
     }
 
     fn check(&self, segment: &Segment<'_>) -> Result<(), ForwardError> {

@@ -26,10 +26,10 @@ const PROCESS_BYTES: u64 = 16 << 20;
 const FAULT_BYTES: u64 = 64 << 10;
 
 /// Largest number of sequences at once that is planned for.
-pub const BATCH_MAX: u64 = 1 << 16;
+const BATCH_MAX: u64 = 1 << 16;
 
 /// Largest number of tokens in all sequences together that is planned for.
-pub const TOKENS_MAX: u64 = 1 << 40;
+const TOKENS_MAX: u64 = 1 << 40;
 
 /// The run to plan for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -140,7 +140,7 @@ const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExp
 
 /// Bytes of a matrix [`n_rows`, `n_columns`] re-encoded to 8 bit: a code per weight in whole runs of 128, a BF16
 /// scale per 32 columns of a row.
-pub fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
+fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
     let width = stored_width(n_columns as usize) as u64;
     n_rows * (width + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
 }

@@ -5,12 +5,13 @@
 mod findings;
 mod sums;
 
-pub use findings::{Finding, Report, Scanned};
+pub use findings::{Finding, Report};
 pub use sums::{Sum, SumsError, compare_sums, parse_sums, small_file_sums, write_sums};
 
 use crate::checkpoint::values::{self, Scan};
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype};
 use crate::watch::Watch;
+use findings::Scanned;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::ops::Range;

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use perilune_kernels::cpu::{Cpu, Isa};
-use perilune_kernels::router::{Chosen, arg_max};
+use perilune_kernels::logits::arg_max;
+use perilune_kernels::router::Chosen;
 use perilune_model::cache::CacheForm;
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
@@ -318,4 +319,28 @@ fn what_cannot_run_is_a_sentence() {
     let weights = Weights::load(&Checkpoint::open(dir).unwrap(), Dense::AsPublished, &Cpu::new(1), |_, _| {});
     let error = Model::new(config, weights.unwrap(), Cpu::new(1), Arithmetic::Fast).err().unwrap();
     assert!(error.to_string().contains("kv_lora_rank = 24 is not a multiple of 32"));
+}
+
+#[test]
+fn a_cache_that_does_not_go_with_the_model_is_a_sentence() {
+    use perilune_model::cache::Cache;
+    use perilune_model::forward::{Segment, Workspace};
+    let model = model(&goldens()[0], Arithmetic::Exact);
+    let segment =
+        Segment { ids: &[1], first_position: 0, blocks: &[0], phase: Phase::Prefill, wanted: Wanted::Last };
+    let run = |config: &Config, form: CacheForm| {
+        let mut cache = Cache::new(config, form, 1);
+        let ran = model.forward(&mut cache, &[segment], &mut Workspace::default(), &mut NoProbe);
+        ran.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let own = model.config();
+    let n = own.num_hidden_layers + 1;
+    let deeper = run(&Config { num_hidden_layers: n, ..own.clone() }, CacheForm::Expanded);
+    assert!(deeper.unwrap_err().contains(&format!("[layers, values of a token] [{n},")));
+    let wider = Config { qk_rope_head_dim: own.qk_rope_head_dim + 2, ..own.clone() };
+    for form in [CacheForm::Expanded, CacheForm::LatentF32] {
+        assert_eq!(run(own, form), Ok(()));
+        assert!(run(&wider, form).unwrap_err().contains("make it for this model's config"));
+    }
+    assert!(run(own, CacheForm::LatentInt8).unwrap_err().contains("the exact path caches"));
 }

@@ -6,7 +6,8 @@ mod common;
 
 use common::Rng;
 use perilune_kernels::cpu::{Cpu, Isa};
-use perilune_kernels::router::{Chosen, LogSoftmax, arg_max};
+use perilune_kernels::logits::{LogSoftmax, arg_max};
+use perilune_kernels::router::Chosen;
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
 use perilune_model::forward::{Arithmetic, Model, Phase, Probe, Wanted};

@@ -1,7 +1,7 @@
 //! RMSNorm, SwiGLU and cross-entropy: row by row, with derivatives.
 
 use crate::cpu::{Cpu, dispatch};
-use crate::router::arg_max;
+use crate::logits::arg_max;
 use crate::shared::Shared;
 use std::ops::Range;
 

@@ -44,11 +44,11 @@ pub fn forward(cpu: &Cpu, x: &[f32], k: usize, groups: &[Group<'_>], out: &mut [
 
 /// Whether a result replaces what stands in the output or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Into {
+pub enum Store {
     /// Replace.
-    Set,
+    Overwrite,
     /// Add.
-    Add,
+    Accumulate,
 }
 
 /// Gradient of [`forward`]'s input: `dx[t] = W^T dy[t]`; `dy` [T, N], `dx` [T, K], K = `k`; rows of no group stay as
@@ -56,7 +56,7 @@ pub enum Into {
 ///
 /// # Panics
 /// Unless groups ascend and share no row.
-pub fn backward_input(cpu: &Cpu, dy: &[f32], k: usize, groups: &[Group<'_>], into: Into, dx: &mut [f32]) {
+pub fn backward_input(cpu: &Cpu, dy: &[f32], k: usize, groups: &[Group<'_>], store: Store, dx: &mut [f32]) {
     let tasks = row_tasks(groups);
     let dx = Shared::new(dx);
     cpu.pool().run(tasks.len(), &|i| {
@@ -64,7 +64,7 @@ pub fn backward_input(cpu: &Cpu, dy: &[f32], k: usize, groups: &[Group<'_>], int
         let n = group.w.len() / k;
         // SAFETY: groups share no row (`row_tasks` checks), and each row belongs to one task.
         let dx = unsafe { dx.part(rows.start * k..rows.end * k) };
-        if into == Into::Set {
+        if store == Store::Overwrite {
             dx.fill(0.0);
         }
         let g = Product { m: rows.len(), n: k, k: n, a_row: n, a_col: 1, b_row: k, c_row: k };

@@ -5,17 +5,17 @@ use half::bf16;
 
 /// What a scan of a float tensor found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Number of NaN or infinite elements.
-    pub n_not_finite: usize,
+    pub(crate) n_not_finite: usize,
     /// Index of the first of them, in elements.
-    pub first: Option<usize>,
+    pub(crate) first: Option<usize>,
     /// Number of negative elements (minus zero included).
-    pub n_negative: usize,
+    pub(crate) n_negative: usize,
 }
 
 /// Scan the little-endian bytes of a BF16 or F32 tensor; other dtypes hold no floats and give an empty scan.
-pub fn scan(dtype: Dtype, bytes: &[u8]) -> Scan {
+pub(crate) fn scan(dtype: Dtype, bytes: &[u8]) -> Scan {
     match dtype {
         Dtype::BF16 => scan_bits(bytes.as_chunks::<2>().0, |b| u32::from(u16::from_le_bytes(*b)) << 16),
         Dtype::F32 => scan_bits(bytes.as_chunks::<4>().0, |b| u32::from_le_bytes(*b)),

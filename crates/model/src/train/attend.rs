@@ -9,7 +9,7 @@ use perilune_kernels::rope::RopeTable;
 use perilune_kernels::train::attention::{self, Grads, Inputs};
 use perilune_kernels::train::elementwise::{NormInput, add, rms_norm, rms_norm_back};
 use perilune_kernels::train::for_chunks;
-use perilune_kernels::train::product::Into;
+use perilune_kernels::train::product::Store;
 use std::ops::Range;
 
 /// Rows that a task rotates.
@@ -115,7 +115,7 @@ impl AttendTape {
         let (cpu, w, shape) = (f.cpu, f.w, f.shape);
         let width = shape.n_heads * shape.v;
         back_weight(cpu, &p.o, dx, &self.attended, width, dw);
-        back_input(cpu, w, &p.o, dx, width, Into::Set, &mut s.attended);
+        back_input(cpu, w, &p.o, dx, width, Store::Overwrite, &mut s.attended);
         s.q.resize(self.q.len(), 0.0);
         s.expanded.resize(self.expanded.len(), 0.0);
         s.kv.clear();
@@ -130,8 +130,8 @@ impl AttendTape {
         let c = f.c;
         back_weight(cpu, &p.q_a, &s.q_a, &self.normed, c, dw);
         back_weight(cpu, &p.kv_a, &s.kv, &self.normed, c, dw);
-        back_input(cpu, w, &p.q_a, &s.q_a, c, Into::Set, &mut s.normed);
-        back_input(cpu, w, &p.kv_a, &s.kv, c, Into::Add, &mut s.normed);
+        back_input(cpu, w, &p.q_a, &s.q_a, c, Store::Overwrite, &mut s.normed);
+        back_input(cpu, w, &p.kv_a, &s.kv, c, Store::Accumulate, &mut s.normed);
         let input = NormInput { x: &self.x, stride: c, weight: &w[p.input_norm.clone()], eps: f.eps.0 };
         rms_norm_back(cpu, &input, &s.normed, dx, &mut dw[p.input_norm.clone()]);
     }
@@ -140,7 +140,7 @@ impl AttendTape {
     fn backward_latents(&self, f: &Frame<'_>, p: &LayerPlaces, s: &mut AttendScratch, dw: &mut [f32]) {
         let (cpu, w, rank) = (f.cpu, f.w, f.shape.rank);
         back_weight(cpu, &p.kv_b, &s.expanded, &self.latents, rank, dw);
-        back_input(cpu, w, &p.kv_b, &s.expanded, rank, Into::Set, &mut s.latents);
+        back_input(cpu, w, &p.kv_b, &s.expanded, rank, Store::Overwrite, &mut s.latents);
         let input = NormInput {
             x: &self.kv,
             stride: f.shape.latent_width(),
@@ -154,7 +154,7 @@ impl AttendTape {
     fn backward_queries(&self, f: &Frame<'_>, p: &LayerPlaces, s: &mut AttendScratch, dw: &mut [f32]) {
         let (cpu, w, rank) = (f.cpu, f.w, f.q_rank);
         back_weight(cpu, &p.q_b, &s.q, &self.q_a_normed, rank, dw);
-        back_input(cpu, w, &p.q_b, &s.q, rank, Into::Set, &mut s.q_a_normed);
+        back_input(cpu, w, &p.q_b, &s.q, rank, Store::Overwrite, &mut s.q_a_normed);
         s.q_a.clear();
         s.q_a.resize(self.q_a.len(), 0.0);
         let input = NormInput { x: &self.q_a, stride: rank, weight: &w[p.q_a_norm.clone()], eps: f.eps.1 };

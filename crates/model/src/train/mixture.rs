@@ -4,7 +4,7 @@ use super::mlp::{SwiGluTape, back_input, back_weight, product};
 use super::places::{MoePlaces, Place, SwiGluPlaces};
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::router::{Chosen, RouterRule, choose_by_scores, weigh, weigh_back};
-use perilune_kernels::train::product::{self, GradGroup, Into};
+use perilune_kernels::train::product::{self, GradGroup, Store};
 use perilune_kernels::train::{Group, elementwise, for_chunk_pairs, for_chunks};
 use std::ops::Range;
 
@@ -165,21 +165,21 @@ impl MixtureTape {
         self.backward_down(f, p, s, dw);
         gather(cpu, x, c, &self.tokens, &mut s.gathered);
         s.results.resize(s.gathered.len(), 0.0);
-        for (into, grad, of) in [
-            (Into::Set, &self.experts.gate, (|e| &e.gate) as fn(&SwiGluPlaces) -> &Place),
-            (Into::Add, &self.experts.up, |e| &e.up),
+        for (store, grad, of) in [
+            (Store::Overwrite, &self.experts.gate, (|e| &e.gate) as fn(&SwiGluPlaces) -> &Place),
+            (Store::Accumulate, &self.experts.up, |e| &e.up),
         ] {
             let places = grad_groups(&self.groups, &p.experts, of);
             product::backward_weight(cpu, grad, &s.gathered, c, &places, dw);
             let groups = groups(w, &self.groups, &p.experts, of);
-            product::backward_input(cpu, grad, c, &groups, into, &mut s.results);
+            product::backward_input(cpu, grad, c, &groups, store, &mut s.results);
         }
         self.scatter(f, &s.results, dx);
         self.backward_router(f, p.experts.len(), s);
         back_weight(cpu, &p.router, &s.drouter, x, c, dw);
-        back_input(cpu, w, &p.router, &s.drouter, c, Into::Add, dx);
+        back_input(cpu, w, &p.router, &s.drouter, c, Store::Accumulate, dx);
         if let Some(shared) = &p.shared {
-            self.shared.backward(cpu, w, shared, (x, c), dout, &mut s.dhidden, (Into::Add, dx), dw);
+            self.shared.backward(cpu, w, shared, (x, c), dout, &mut s.dhidden, (Store::Accumulate, dx), dw);
         }
     }
 
@@ -192,7 +192,7 @@ impl MixtureTape {
         s.dweights.resize(n, 0.0);
         let down: fn(&SwiGluPlaces) -> &Place = |e| &e.down;
         let groups = groups(f.w, &self.groups, &p.experts, down);
-        product::backward_input(cpu, &s.gathered, width, &groups, Into::Set, &mut s.dhidden);
+        product::backward_input(cpu, &s.gathered, width, &groups, Store::Overwrite, &mut s.dhidden);
         let mut weights = vec![0.0f32; n];
         self.chosen.iter().zip(&self.slots).for_each(|(c, &slot)| weights[slot as usize] = c.weight);
         let hidden = &self.experts.hidden;

@@ -2,7 +2,7 @@
 
 use super::places::{Place, SwiGluPlaces};
 use perilune_kernels::cpu::Cpu;
-use perilune_kernels::train::product::{self, GradGroup, Into};
+use perilune_kernels::train::product::{self, GradGroup, Store};
 use perilune_kernels::train::{Group, elementwise};
 
 /// `out = W x` for all rows, the weights at `place` of `w`.
@@ -19,12 +19,12 @@ pub(super) fn back_input(
     place: &Place,
     dy: &[f32],
     k: usize,
-    into: Into,
+    store: Store,
     dx: &mut Vec<f32>,
 ) {
     let n_rows = dy.len() / (place.len() / k);
     dx.resize(n_rows * k, 0.0);
-    product::backward_input(cpu, dy, k, &[Group { rows: 0..n_rows, w: &w[place.clone()] }], into, dx);
+    product::backward_input(cpu, dy, k, &[Group { rows: 0..n_rows, w: &w[place.clone()] }], store, dx);
 }
 
 /// The gradient at `place` of `dw`, added.
@@ -69,16 +69,16 @@ impl SwiGluTape {
         (x, c): (&[f32], usize),
         dout: &[f32],
         dhidden: &mut Vec<f32>,
-        (into, dx): (Into, &mut Vec<f32>),
+        (store, dx): (Store, &mut Vec<f32>),
         dw: &mut [f32],
     ) {
         let width = p.down.len() / c;
         back_weight(cpu, &p.down, dout, &self.hidden, width, dw);
-        back_input(cpu, w, &p.down, dout, width, Into::Set, dhidden);
+        back_input(cpu, w, &p.down, dout, width, Store::Overwrite, dhidden);
         elementwise::silu_mul_back(cpu, &mut self.gate, &mut self.up, dhidden);
         back_weight(cpu, &p.gate, &self.gate, x, c, dw);
         back_weight(cpu, &p.up, &self.up, x, c, dw);
-        back_input(cpu, w, &p.gate, &self.gate, c, into, dx);
-        back_input(cpu, w, &p.up, &self.up, c, Into::Add, dx);
+        back_input(cpu, w, &p.gate, &self.gate, c, store, dx);
+        back_input(cpu, w, &p.up, &self.up, c, Store::Accumulate, dx);
     }
 }

@@ -5,12 +5,10 @@
 //! the same for any number of threads.
 //!
 //! Reading order: the weights in [`parameters`], what a pass takes and gives in [`batch`], how weights are rounded
-//! in [`round`], the pass itself in [`pass`], and the file it all ends in in [`mod@export`].
+//! in `round`, the pass itself in [`pass`], and the file it all ends in in [`mod@export`].
 
 pub mod batch;
 pub mod parameters;
-pub mod round;
-
 pub mod pass;
 
 pub mod export;
@@ -19,6 +17,7 @@ mod attend;
 mod mixture;
 mod mlp;
 mod places;
+mod round;
 
 pub use batch::{Batch, Evaluation, Options, Quant, Routing, Stats, TrainError};
 pub use export::{ExportError, Form, export};

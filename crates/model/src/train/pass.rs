@@ -10,12 +10,13 @@ use super::round::{self, round_as_exported};
 use crate::cache::mla_shape;
 use crate::config::Config;
 use perilune_kernels::cpu::Cpu;
+use perilune_kernels::logits::{LogSoftmax, arg_max};
 use perilune_kernels::rope::RopeTable;
-use perilune_kernels::router::{LogSoftmax, RouterRule, arg_max};
+use perilune_kernels::router::RouterRule;
 use perilune_kernels::train::elementwise::{
     NormInput, TokenLoss, add, cross_entropy, rms_norm, rms_norm_back,
 };
-use perilune_kernels::train::product::{self, GradGroup, Into};
+use perilune_kernels::train::product::{self, GradGroup, Store};
 use perilune_kernels::train::{Group, for_chunk_pairs};
 use std::ops::Range;
 
@@ -338,7 +339,7 @@ impl Pass {
             let place = GradGroup { rows: 0..rows.len(), place: head.clone() };
             product::backward_weight(cpu, &s.logits, &s.rows, c, &[place], dw);
             s.drows.resize(rows.len() * c, 0.0);
-            product::backward_input(cpu, &s.logits, c, &group, Into::Set, &mut s.drows);
+            product::backward_input(cpu, &s.logits, c, &group, Store::Overwrite, &mut s.drows);
             for (t, drow) in rows.iter().zip(s.drows.chunks_exact(c)) {
                 s.dnormed[t * c..(t + 1) * c].copy_from_slice(drow);
             }
@@ -418,8 +419,8 @@ impl LayerTape {
         match &p.mlp {
             MlpPlaces::Dense(mlp) => {
                 let input = (&self.normed[..], c);
-                let into = (Into::Set, &mut s.dnormed);
-                self.dense.backward(cpu, f.w, mlp, input, &s.dx, &mut s.dhidden, into, dw);
+                let dx = (Store::Overwrite, &mut s.dnormed);
+                self.dense.backward(cpu, f.w, mlp, input, &s.dx, &mut s.dhidden, dx, dw);
             }
             MlpPlaces::Moe(mlp) => {
                 let rows = (&self.normed[..], &s.dx[..]);

@@ -43,13 +43,13 @@ pub struct Report {
 
 /// What was seen in one tensor.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Scanned {
+pub(super) struct Scanned {
     /// Its values.
-    pub scan: Scan,
+    pub(super) scan: Scan,
     /// Whole blocks of 4,096 bytes in it.
-    pub n_blocks: usize,
+    pub(super) n_blocks: usize,
     /// Blocks that are zero throughout.
-    pub n_zero_blocks: usize,
+    pub(super) n_zero_blocks: usize,
 }
 
 impl Report {

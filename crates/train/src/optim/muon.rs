@@ -3,7 +3,7 @@
 
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::train::Group;
-use perilune_kernels::train::product::{self, Into};
+use perilune_kernels::train::product::{self, Store};
 
 /// Momentum, with Nesterov's look ahead (Moonlight's code).
 pub const MOMENTUM: f32 = 0.95;
@@ -49,7 +49,14 @@ pub fn orthogonal(cpu: &Cpu, x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> 
         product::forward(cpu, &gram, rows, &[Group { rows: 0..rows, w: &gram }], &mut square);
         square.iter_mut().zip(&gram).for_each(|(s, g)| *s = b * g + c * *s);
         next.iter_mut().zip(&x).for_each(|(n, x)| *n = a * x);
-        product::backward_input(cpu, &square, cols, &[Group { rows: 0..rows, w: &x }], Into::Add, &mut next);
+        product::backward_input(
+            cpu,
+            &square,
+            cols,
+            &[Group { rows: 0..rows, w: &x }],
+            Store::Accumulate,
+            &mut next,
+        );
         std::mem::swap(&mut x, &mut next);
     }
     x
