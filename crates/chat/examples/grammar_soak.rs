@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use forced::{Judge, Rng, bounded_tools, choose, read_section};
-use perilune_chat::grammar::{GrammarFactory, StartsIn, ToolChoice, ToolSpec, Tools};
+use perilune_chat::grammar::{GrammarFactory, ToolSpec, Tools};
+use perilune_chat::message::ToolChoice;
+use perilune_chat::scanner::Opening;
 use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use serde_json::Value;
 
@@ -67,11 +69,11 @@ fn compile_times(tokenizer: &Arc<Tokenizer>) -> Result<(), Box<dyn std::error::E
         let tools = Tools { specs: specs(n_tools), choice: ToolChoice::Required, ..Tools::default() };
         let fresh = GrammarFactory::new(Arc::clone(tokenizer))?;
         let start = Instant::now();
-        drop(fresh.tool_calls(tools.clone(), StartsIn::Answer)?);
+        drop(fresh.tool_calls(tools.clone(), Opening::Answer)?);
         let first = millis(start);
-        drop(factory.tool_calls(tools.clone(), StartsIn::Answer)?);
+        drop(factory.tool_calls(tools.clone(), Opening::Answer)?);
         let start = Instant::now();
-        drop(factory.tool_calls(tools, StartsIn::Answer)?);
+        drop(factory.tool_calls(tools, Opening::Answer)?);
         println!("compile {n_tools:2} tools: {first:.2} ms, again (remembered) {:.3} ms", millis(start));
     }
     Ok(())
@@ -103,7 +105,7 @@ fn written_calls(factory: &GrammarFactory, tokenizer: &Tokenizer) -> Result<(), 
         let tools = Tools { specs: vec![spec("mail", mail), spec("write", write)], ..Tools::default() };
         let mut times = Times::default();
         for _ in 0..20 {
-            let mut constraint = factory.tool_calls(tools.clone(), StartsIn::Answer)?;
+            let mut constraint = factory.tool_calls(tools.clone(), Opening::Answer)?;
             let mut mask = vec![0; constraint.n_mask_words()];
             for id in tokenizer.encode(WRITTEN, SpecialText::AsTokens) {
                 let start = Instant::now();
@@ -143,7 +145,7 @@ fn soak(
         let next_call_idx = rng.below(1_000) as u32;
         let request =
             Tools { specs: specs.clone(), choice: ToolChoice::Required, next_call_idx, ..Tools::default() };
-        let mut constraint = factory.tool_calls(request, StartsIn::Answer)?;
+        let mut constraint = factory.tool_calls(request, Opening::Answer)?;
         if completion == 0 {
             for report in constraint.reports() {
                 println!(

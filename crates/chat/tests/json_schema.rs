@@ -5,7 +5,8 @@
 mod vocab;
 
 use perilune_chat::grammar::keywords::{self, KEYWORDS, Support};
-use perilune_chat::grammar::{Constraint, GrammarError, StartsIn};
+use perilune_chat::grammar::{Constraint, GrammarError};
+use perilune_chat::scanner::Opening;
 use perilune_chat::tokenizer::Tokenizer;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ fn generation_agrees_with_an_outside_validator() {
     let vocab = vocab::small();
     let mut wrong = Vec::new();
     for group in groups() {
-        let constraint = match vocab.factory.json_schema(&group.schema, true, StartsIn::Answer) {
+        let constraint = match vocab.factory.json_schema(&group.schema, true, Opening::Answer) {
             Ok(constraint) => constraint,
             Err(error) => {
                 wrong.push(format!("{}: {} is refused: {error}", group.keyword, group.schema));
@@ -145,10 +146,10 @@ fn reported_keywords_are_reported_or_refused() {
     for keyword in KEYWORDS {
         let Support::Reported(_) = keyword.support else { continue };
         let schema = schema_with(keyword.name);
-        let loose = factory.json_schema(&schema, false, StartsIn::Answer).expect("a looser schema exists");
+        let loose = factory.json_schema(&schema, false, Opening::Answer).expect("a looser schema exists");
         let found = loose.reports()[0].unenforced.iter().any(|entry| entry.keyword == keyword.name);
         assert!(found, "{} is not reported: {:?}", keyword.name, loose.reports());
-        let strict = factory.json_schema(&schema, true, StartsIn::Answer).err();
+        let strict = factory.json_schema(&schema, true, Opening::Answer).err();
         assert!(matches!(strict, Some(GrammarError::Unenforceable { .. })), "{}: {strict:?}", keyword.name);
     }
 }

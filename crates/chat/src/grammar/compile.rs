@@ -15,9 +15,9 @@ use super::schema::{Prepared, Unenforced, prepare, shorten};
 use crate::tokenizer::Tokenizer;
 
 /// Most compiled schemas that a factory remembers.
-pub const CACHE_ENTRIES_MAX: usize = 256;
+const CACHE_ENTRIES_MAX: usize = 256;
 /// Most bytes of the schemas (as JSON text) that a factory remembers.
-pub const CACHE_BYTES_MAX: usize = 4 << 20;
+const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// Stack of the thread that compiles, of which only what is used is ever backed by memory: the work recurses once per
 /// subschema along a chain of references, and the longest chain within the limits takes between 32 and 64 MiB.

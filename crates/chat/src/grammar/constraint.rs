@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use super::compile::{GrammarFactory, Report, Template, Vocab};
 use super::error::GrammarError;
 use super::guard::set;
-use super::header::{Header, check_name};
+use super::header::Header;
 use super::json_value::{JsonValue, Step};
 use super::schema::shorten;
+use crate::message::{N_TOOLS_MAX, ResponseFormat, ToolChoice, is_tool_name};
+use crate::scanner::Opening;
 
-/// Most tools of a request (Moonshot's API specification).
-pub const TOOLS_MAX: usize = 128;
 /// Most bytes of all tools' schemas together, as JSON text.
-pub const TOOLS_BYTES_MAX: usize = 1 << 20;
+const TOOLS_BYTES_MAX: usize = 1 << 20;
 /// Most calls in one tool section; after them only its end is allowed.
-pub const CALLS_MAX: u32 = 128;
+const CALLS_MAX: u32 = 128;
 
 /// One declared tool.
 #[derive(Debug, Clone)]
@@ -27,20 +27,6 @@ pub struct ToolSpec {
     pub parameters: Option<Value>,
     /// Refuse parameters with keywords that cannot be enforced, instead of reporting them.
     pub strict: bool,
-}
-
-/// Whether the model must call, and what.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum ToolChoice {
-    /// The model decides.
-    #[default]
-    Auto,
-    /// No call: the tool section cannot be opened.
-    None,
-    /// At least one call.
-    Required,
-    /// Exactly one call of this tool.
-    Named(String),
 }
 
 /// The tools of a request.
@@ -62,33 +48,11 @@ impl Default for Tools {
     }
 }
 
-/// The request's `response_format`.
-#[derive(Debug, Clone, Default)]
-pub enum ResponseFormat {
-    /// Free text.
-    #[default]
-    Text,
-    /// Any JSON object.
-    JsonObject,
-    /// A JSON value by this schema.
-    JsonSchema {
-        /// The JSON Schema.
-        schema: Value,
-        /// Refuse a schema with keywords that cannot be enforced, instead of reporting them.
-        strict: bool,
-    },
-}
-
-/// Where the prompt leaves the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum StartsIn {
-    /// Before `<think>`, which the model writes itself (K2 Thinking).
-    #[default]
-    Turn,
-    /// Inside a think block that the prompt has opened.
-    Thinking,
-    /// After the think block, or where there is none.
-    Answer,
+impl Tools {
+    /// Whether the turn must hold a call.
+    fn must_call(&self) -> bool {
+        matches!(self.choice, ToolChoice::Required | ToolChoice::Named(_))
+    }
 }
 
 /// All that one request constrains; the default constrains nothing but the tool section, which stays shut.
@@ -98,8 +62,8 @@ pub struct ConstraintSpec {
     pub tools: Tools,
     /// The form of its answer.
     pub response_format: ResponseFormat,
-    /// Where its prompt ends.
-    pub starts_in: StartsIn,
+    /// Where its prompt ends and the reply starts.
+    pub opening: Opening,
 }
 
 impl GrammarFactory {
@@ -110,14 +74,27 @@ impl GrammarFactory {
     /// tool that is not declared.
     pub fn constraint(&self, spec: &ConstraintSpec) -> Result<Constraint, GrammarError> {
         let tools = self.tools(&spec.tools)?;
-        let must_call = matches!(spec.tools.choice, ToolChoice::Required | ToolChoice::Named(_));
+        let must_call = spec.tools.must_call();
         let format = match &spec.response_format {
             _ if must_call => None,
             ResponseFormat::Text => None,
             ResponseFormat::JsonObject => Some(self.template(&json!({"type": "object"}), true, false)?),
-            ResponseFormat::JsonSchema { schema, strict } => Some(self.template(schema, false, *strict)?),
+            ResponseFormat::JsonSchema { schema, strict, .. } => {
+                Some(self.template(&Value::Object(schema.clone()), false, *strict)?)
+            }
         };
-        let answer = match (must_call, &format) {
+        Ok(self.assemble(&spec.tools, tools, format, spec.opening))
+    }
+
+    /// The constraint of compiled `tools`, those of `asked` that may be called, and of a compiled answer.
+    fn assemble(
+        &self,
+        asked: &Tools,
+        tools: Vec<Tool>,
+        format: Option<Arc<Template>>,
+        opening: Opening,
+    ) -> Constraint {
+        let answer = match (asked.must_call(), &format) {
             (true, _) => Answer::Call,
             (false, Some(template)) => Answer::Json(Arc::clone(template)),
             (false, None) => Answer::Free,
@@ -125,32 +102,32 @@ impl GrammarFactory {
         let mut reports: Vec<Report> =
             tools.iter().map(|tool| report(Some(&tool.name), &tool.template)).collect();
         reports.extend(format.map(|template| report(None, &template)));
-        let is_single = !spec.tools.parallel || matches!(spec.tools.choice, ToolChoice::Named(_));
+        let is_single = !asked.parallel || matches!(asked.choice, ToolChoice::Named(_));
         let n_calls_max = if is_single { 1 } else { CALLS_MAX };
-        Ok(Constraint {
+        Constraint {
             vocab: Arc::clone(&self.vocab),
-            section: Section { tools, next_call_idx: spec.tools.next_call_idx, n_calls: 0, n_calls_max },
+            section: Section { tools, next_call_idx: asked.next_call_idx, n_calls: 0, n_calls_max },
             answer,
-            state: State::Free(spec.starts_in),
+            state: State::Free(opening),
             reports,
-        })
+        }
     }
 
     /// Tool calls by a request's tools, with a free answer.
     ///
     /// # Errors
     /// As [`Self::constraint`].
-    pub fn tool_calls(&self, tools: Tools, starts_in: StartsIn) -> Result<Constraint, GrammarError> {
-        self.constraint(&ConstraintSpec { tools, starts_in, ..ConstraintSpec::default() })
+    pub fn tool_calls(&self, tools: Tools, opening: Opening) -> Result<Constraint, GrammarError> {
+        self.constraint(&ConstraintSpec { tools, opening, ..ConstraintSpec::default() })
     }
 
     /// An answer that is a JSON object of any members.
     ///
     /// # Errors
     /// As [`Self::constraint`].
-    pub fn json_object(&self, starts_in: StartsIn) -> Result<Constraint, GrammarError> {
+    pub fn json_object(&self, opening: Opening) -> Result<Constraint, GrammarError> {
         let response_format = ResponseFormat::JsonObject;
-        self.constraint(&ConstraintSpec { response_format, starts_in, ..ConstraintSpec::default() })
+        self.constraint(&ConstraintSpec { response_format, opening, ..ConstraintSpec::default() })
     }
 
     /// An answer that is JSON by a schema; `strict` refuses one that cannot be enforced in full.
@@ -161,10 +138,10 @@ impl GrammarFactory {
         &self,
         schema: &Value,
         strict: bool,
-        starts_in: StartsIn,
+        opening: Opening,
     ) -> Result<Constraint, GrammarError> {
-        let response_format = ResponseFormat::JsonSchema { schema: schema.clone(), strict };
-        self.constraint(&ConstraintSpec { response_format, starts_in, ..ConstraintSpec::default() })
+        let template = self.template(schema, false, strict)?;
+        Ok(self.assemble(&Tools::default(), Vec::new(), Some(template), opening))
     }
 
     /// The tools that may be called, compiled.
@@ -193,11 +170,13 @@ impl GrammarFactory {
 
 fn check_tools(tools: &Tools) -> Result<(), GrammarError> {
     let specs = &tools.specs;
-    if specs.len() > TOOLS_MAX {
-        return Err(GrammarError::TooManyTools { n_tools: specs.len(), limit: TOOLS_MAX });
+    if specs.len() > N_TOOLS_MAX {
+        return Err(GrammarError::TooManyTools { n_tools: specs.len(), limit: N_TOOLS_MAX });
     }
     for (idx, spec) in specs.iter().enumerate() {
-        check_name(&spec.name)?;
+        if !is_tool_name(&spec.name) {
+            return Err(GrammarError::ToolName { name: shorten(&spec.name) });
+        }
         if specs[..idx].iter().any(|other| other.name == spec.name) {
             return Err(GrammarError::DuplicateTool { name: spec.name.clone() });
         }
@@ -278,7 +257,7 @@ impl Section {
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant)] // One per sequence, and mostly in its largest form.
 enum State {
-    Free(StartsIn),
+    Free(Opening),
     Json(JsonValue),
     /// In the section, before a call or its end.
     BetweenCalls,
@@ -313,12 +292,6 @@ impl Constraint {
     /// Whether the turn has ended: nothing more may follow.
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Done)
-    }
-
-    /// Whether the position is free text: only a few special ids are masked here, so a caller in a hurry may sample
-    /// first and ask [`Self::accept`] for the token it chose.
-    pub fn is_free_text(&self) -> bool {
-        matches!((&self.state, &self.answer), (State::Free(_), Answer::Free))
     }
 
     /// Writes the allowed ids: bit `i % 32` of word `i / 32` stands for id `i`; words beyond the vocabulary become 0.
@@ -359,7 +332,7 @@ impl Constraint {
         Ok(())
     }
 
-    fn fill_free(&self, place: StartsIn, mask: &mut [u32]) -> Result<(), GrammarError> {
+    fn fill_free(&self, place: Opening, mask: &mut [u32]) -> Result<(), GrammarError> {
         let n_ranks = self.vocab.n_ranks();
         if self.allows_text(place) {
             fill_below(mask, n_ranks);
@@ -370,7 +343,7 @@ impl Constraint {
             }
         }
         match (&self.answer, place) {
-            (Answer::Json(template), StartsIn::Turn | StartsIn::Answer) => {
+            (Answer::Json(template), Opening::Unknown | Opening::Answer) => {
                 JsonValue::from_template(template, self.vocab.tokenizer.markers().im_end)
                     .fill(&self.vocab, mask)
             }
@@ -379,12 +352,12 @@ impl Constraint {
     }
 
     /// Whether any text may stand in free text here.
-    fn allows_text(&self, place: StartsIn) -> bool {
-        matches!(self.answer, Answer::Free) || place == StartsIn::Thinking
+    fn allows_text(&self, place: Opening) -> bool {
+        matches!(self.answer, Answer::Free) || place == Opening::Thinking
     }
 
     /// Whether a special id may stand in free text here.
-    fn allows_special(&self, place: StartsIn, id: u32) -> bool {
+    fn allows_special(&self, place: Opening, id: u32) -> bool {
         let markers = self.vocab.tokenizer.markers();
         let inner = [markers.section_end, markers.call_begin, markers.call_argument_begin, markers.call_end];
         if inner.contains(&id) {
@@ -395,9 +368,9 @@ impl Constraint {
         }
         match (&self.answer, place) {
             (Answer::Free, _) => true,
-            (_, StartsIn::Turn) => id == markers.think_begin,
-            (_, StartsIn::Thinking) => id == markers.think_end,
-            (_, StartsIn::Answer) => false,
+            (_, Opening::Unknown) => id == markers.think_begin,
+            (_, Opening::Thinking) => id == markers.think_end,
+            (_, Opening::Answer) => false,
         }
     }
 
@@ -439,22 +412,22 @@ impl Constraint {
         Ok(())
     }
 
-    fn accept_free(&self, place: StartsIn, id: u32) -> Result<State, GrammarError> {
+    fn accept_free(&self, place: Opening, id: u32) -> Result<State, GrammarError> {
         let markers = self.vocab.tokenizer.markers();
         let is_text = id < self.vocab.n_ranks();
         let is_special = !is_text && (id as usize) < self.vocab.tokenizer.n_vocab();
         if is_special && self.allows_special(place, id) {
             return Ok(match id {
                 _ if id == markers.section_begin => State::BetweenCalls,
-                _ if id == markers.think_begin => State::Free(StartsIn::Thinking),
-                _ if id == markers.think_end => State::Free(StartsIn::Answer),
+                _ if id == markers.think_begin => State::Free(Opening::Thinking),
+                _ if id == markers.think_end => State::Free(Opening::Answer),
                 _ if [markers.im_end, markers.eos, markers.eot].contains(&id) => State::Done,
                 _ => State::Free(place),
             });
         }
         match &self.answer {
             _ if is_text && self.allows_text(place) => Ok(State::Free(place)),
-            Answer::Json(template) if is_text && place != StartsIn::Thinking => {
+            Answer::Json(template) if is_text && place != Opening::Thinking => {
                 let mut value = JsonValue::from_template(template, markers.im_end);
                 value.accept(id, &self.vocab)?;
                 Ok(State::Json(value))
@@ -468,7 +441,7 @@ impl Constraint {
     pub fn forced(&mut self) -> Vec<u32> {
         let markers = self.vocab.tokenizer.markers();
         match &mut self.state {
-            State::Free(StartsIn::Answer) if matches!(self.answer, Answer::Call) => {
+            State::Free(Opening::Answer) if matches!(self.answer, Answer::Call) => {
                 vec![markers.section_begin, markers.call_begin]
             }
             State::Free(_) | State::Done => Vec::new(),

@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use crate::message::TOOL_NAME_BYTES_MAX;
+
 /// Why a constraint could not be built or could not go on; each sentence says what its reader can change.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GrammarError {
@@ -13,7 +15,7 @@ pub enum GrammarError {
         /// The written limit.
         limit: usize,
     },
-    /// The schema's keywords nest deeper than [`super::SCHEMA_DEPTH_MAX`], in JSON levels.
+    /// The schema's keywords nest deeper than a written limit, in JSON levels.
     #[error(
         "the JSON Schema nests deeper than {limit} levels at {at}: move inner parts to $defs or flatten them"
     )]
@@ -106,13 +108,11 @@ pub enum GrammarError {
     },
     /// A tool's name cannot stand in a tool-call id.
     #[error(
-        "the tool name {name:?} cannot be used: write 1 to {limit} of the characters A-Z a-z 0-9 _ - . $ (no space, no colon)"
+        "the tool name {name:?} cannot be used: write 1 to {TOOL_NAME_BYTES_MAX} letters, digits, `_`, `-` or `.`, starting with a letter, a digit or `_`"
     )]
     ToolName {
         /// The name, shortened.
         name: String,
-        /// The written limit in bytes.
-        limit: usize,
     },
     /// Two tools have the same name.
     #[error("two tools are named {name:?}: rename one of them")]
@@ -133,7 +133,7 @@ pub enum GrammarError {
         "tool_choice asks for a call, but the request declares no tools: add tools or set tool_choice to none"
     )]
     NoTools,
-    /// The request declares more tools than [`super::TOOLS_MAX`].
+    /// The request declares more tools than [`crate::message::N_TOOLS_MAX`].
     #[error("the request declares {n_tools} tools, above the limit of {limit}: send fewer")]
     TooManyTools {
         /// Tools in the request.

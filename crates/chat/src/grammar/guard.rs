@@ -10,11 +10,11 @@ pub(super) const SPACE_PATTERN: &str = r"(\x20{1,4}|\r?\n[\x20\t]{0,40})";
 /// Most bytes that [`SPACE_PATTERN`] matches.
 pub(super) const SPACE_BYTES_MAX: u64 = 42;
 /// Most digits of a number before its point, and again after it.
-pub const DIGITS_MAX: u32 = 40;
+const DIGITS_MAX: u32 = 40;
 /// Most digits of an exponent.
-pub const EXPONENT_DIGITS_MAX: u32 = 2;
+const EXPONENT_DIGITS_MAX: u32 = 2;
 /// Deepest nesting of generated objects and arrays, in levels.
-pub const VALUE_DEPTH_MAX: u32 = 100;
+const VALUE_DEPTH_MAX: u32 = 100;
 /// Most bytes of a number: sign, digits, point, digits, `e`, sign, exponent.
 pub(super) const NUMBER_BYTES_MAX: u64 = 4 + 2 * DIGITS_MAX as u64 + EXPONENT_DIGITS_MAX as u64;
 

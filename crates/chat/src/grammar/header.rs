@@ -3,21 +3,7 @@
 use toktrie::{TokTrie, TrieNode};
 
 use super::compile::Vocab;
-use super::error::GrammarError;
 use super::guard::set;
-use super::schema::shorten;
-
-/// Longest tool name that can stand in a call id, in bytes.
-pub const NAME_BYTES_MAX: usize = 128;
-
-/// Refuses names that could not be read back from an id.
-pub(super) fn check_name(name: &str) -> Result<(), GrammarError> {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte);
-    if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_allowed) {
-        return Ok(());
-    }
-    Err(GrammarError::ToolName { name: shorten(name), limit: NAME_BYTES_MAX })
-}
 
 /// The ids that may still be meant, and what is written of them.
 #[derive(Clone)]

@@ -36,16 +36,7 @@ mod schema;
 mod size;
 mod survey;
 
-pub use compile::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, GrammarFactory, Report};
-pub use constraint::{
-    CALLS_MAX, Constraint, ConstraintSpec, ResponseFormat, StartsIn, TOOLS_BYTES_MAX, TOOLS_MAX, ToolChoice,
-    ToolSpec, Tools,
-};
+pub use compile::{GrammarFactory, Report};
+pub use constraint::{Constraint, ConstraintSpec, ToolSpec, Tools};
 pub use error::GrammarError;
-pub use guard::{DIGITS_MAX, EXPONENT_DIGITS_MAX, VALUE_DEPTH_MAX};
-pub use header::NAME_BYTES_MAX;
-pub use schema::{
-    BRANCHES_MAX, DEFINITIONS_MAX, ITEMS_MAX, LENGTH_MAX, PATTERN_BYTES_MAX, PATTERN_PROPERTIES_MAX,
-    PATTERNS_TOGETHER_MAX, PROPERTIES_MAX, REFERENCES_MAX, SUBSCHEMAS_MAX, Unenforced, VALUE_BYTES_MAX,
-};
-pub use survey::{ENUM_VALUES_MAX, PATTERNS_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX};
+pub use schema::Unenforced;

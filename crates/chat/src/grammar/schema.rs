@@ -16,28 +16,28 @@ use super::size;
 use super::survey::{Survey, too_large};
 
 /// Most subschemas of one schema.
-pub const SUBSCHEMAS_MAX: usize = 10_000;
+const SUBSCHEMAS_MAX: usize = 10_000;
 /// Most `patternProperties` of one object; each pair is compared.
-pub const PATTERN_PROPERTIES_MAX: usize = 16;
+const PATTERN_PROPERTIES_MAX: usize = 16;
 /// Most patterns and formats in schemas that hold together with others (`allOf` and the like): the work doubles with
 /// each of them.
-pub const PATTERNS_TOGETHER_MAX: usize = 6;
+const PATTERNS_TOGETHER_MAX: usize = 6;
 /// Most `properties` of one object.
-pub const PROPERTIES_MAX: usize = 500;
+const PROPERTIES_MAX: usize = 500;
 /// Most branches of one `anyOf`, `oneOf` or `allOf`.
-pub const BRANCHES_MAX: usize = 200;
+const BRANCHES_MAX: usize = 200;
 /// Most schemas that references lead to.
-pub const DEFINITIONS_MAX: usize = 2_000;
+const DEFINITIONS_MAX: usize = 2_000;
 /// Longest chain of references that stay at the same value.
-pub const REFERENCES_MAX: usize = 64;
+pub(super) const REFERENCES_MAX: usize = 64;
 /// Most bytes of one pattern.
-pub const PATTERN_BYTES_MAX: usize = 1_000;
+const PATTERN_BYTES_MAX: usize = 1_000;
 /// Largest `maxItems` that is enforced; a larger one is reported.
-pub const ITEMS_MAX: u64 = 4_096;
+const ITEMS_MAX: u64 = 4_096;
 /// Largest `maxLength` that is enforced, in characters; a larger one is reported.
-pub const LENGTH_MAX: u64 = 32_768;
+const LENGTH_MAX: u64 = 32_768;
 /// Most bytes that the shortest value of a schema may take.
-pub const VALUE_BYTES_MAX: u64 = 65_536;
+pub(super) const VALUE_BYTES_MAX: u64 = 65_536;
 
 /// Largest `multipleOf` that is enforced, its digits read as an integer (25 for 0.25).
 const MULTIPLE_MAX: f64 = 10_000.0;

@@ -8,13 +8,13 @@ use super::error::GrammarError;
 use super::schema::{escape, shorten};
 
 /// Most bytes of one schema, counted over its keys, strings and values.
-pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
+const SCHEMA_BYTES_MAX: usize = 256 * 1024;
 /// Deepest nesting of one schema, in JSON levels.
-pub const SCHEMA_DEPTH_MAX: usize = 100;
+const SCHEMA_DEPTH_MAX: usize = 100;
 /// Most values in all `enum`s of one schema.
-pub const ENUM_VALUES_MAX: usize = 5_000;
+const ENUM_VALUES_MAX: usize = 5_000;
 /// Most `pattern`s and `patternProperties` of one schema.
-pub const PATTERNS_MAX: usize = 100;
+const PATTERNS_MAX: usize = 100;
 
 /// Counts of the schema as it came, before anything is built from it.
 #[derive(Default)]

@@ -283,10 +283,15 @@ fn check_tools(tools: &[Tool], name_field: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn check_tool_name(name: &str) -> Result<(), Problem> {
+/// Whether a tool may be called so, here and in the id of a call.
+pub(crate) fn is_tool_name(name: &str) -> bool {
     let first_ok = name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     let all_ok = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    if first_ok && all_ok && name.len() <= TOOL_NAME_BYTES_MAX {
+    first_ok && all_ok && name.len() <= TOOL_NAME_BYTES_MAX
+}
+
+fn check_tool_name(name: &str) -> Result<(), Problem> {
+    if is_tool_name(name) {
         return Ok(());
     }
     Err(Problem::ToolName { name: name.chars().take(TOOL_NAME_BYTES_MAX).collect() })
@@ -421,7 +426,7 @@ pub enum ToolChoice {
     None,
     /// At least one call.
     Required,
-    /// This declared tool.
+    /// Exactly one call, of this declared tool.
     Named(String),
 }
 
@@ -437,7 +442,7 @@ pub enum ResponseFormat {
     JsonSchema {
         /// Name of the schema.
         name: String,
-        /// Enforce it while generating.
+        /// Refuse a schema with keywords that cannot be enforced while generating, instead of reporting them.
         strict: bool,
         /// The JSON Schema.
         schema: Map<String, Value>,

@@ -51,15 +51,15 @@ impl Default for ScannerOptions {
     }
 }
 
-/// Where a reply starts.
+/// Where a prompt ends and its reply starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Opening {
-    /// The model is expected to write `<think>` first (K2 Thinking).
+    /// Before `<think>`, which the model is expected to write itself (K2 Thinking).
     #[default]
     Unknown,
-    /// The prompt ended with `<think>`.
+    /// In a think block: the prompt ended with `<think>`.
     Thinking,
-    /// The prompt ended after a think pair.
+    /// After a think pair that the prompt ended with, or where there is none.
     Answer,
 }
 
@@ -270,12 +270,6 @@ impl Scanner {
     #[must_use]
     pub fn n_reasoning_tokens(&self) -> usize {
         self.n_reasoning_tokens
-    }
-
-    /// An end token was seen; further ids are ignored.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.ended
     }
 
     /// Takes the next id and appends what it adds to `deltas`; after an end token nothing more is added.

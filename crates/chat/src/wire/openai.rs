@@ -727,33 +727,33 @@ pub struct ErrorDetail {
 
 /// The sampling fields of either request, as sent: see [`ChatRequest`] for their ranges.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SamplingFields {
+pub(crate) struct SamplingFields {
     /// `temperature`.
-    pub temperature: Option<f64>,
+    pub(crate) temperature: Option<f64>,
     /// `top_p`.
-    pub top_p: Option<f64>,
+    pub(crate) top_p: Option<f64>,
     /// `top_k`.
-    pub top_k: Option<i64>,
+    pub(crate) top_k: Option<i64>,
     /// `min_p`.
-    pub min_p: Option<f64>,
+    pub(crate) min_p: Option<f64>,
     /// `presence_penalty`.
-    pub presence_penalty: Option<f64>,
+    pub(crate) presence_penalty: Option<f64>,
     /// `frequency_penalty`.
-    pub frequency_penalty: Option<f64>,
+    pub(crate) frequency_penalty: Option<f64>,
     /// `repetition_penalty`.
-    pub repetition_penalty: Option<f64>,
+    pub(crate) repetition_penalty: Option<f64>,
     /// `seed`.
-    pub seed: Option<i64>,
+    pub(crate) seed: Option<i64>,
     /// `stop`.
-    pub stop: Option<Stop>,
+    pub(crate) stop: Option<Stop>,
     /// `logit_bias`.
-    pub logit_bias: Option<BTreeMap<String, f64>>,
+    pub(crate) logit_bias: Option<BTreeMap<String, f64>>,
 }
 
 impl ChatRequest {
     /// A copy of the sampling fields.
     #[must_use]
-    pub fn sampling_fields(&self) -> SamplingFields {
+    pub(crate) fn sampling_fields(&self) -> SamplingFields {
         SamplingFields {
             temperature: self.temperature,
             top_p: self.top_p,
@@ -772,7 +772,7 @@ impl ChatRequest {
 impl CompletionRequest {
     /// A copy of the sampling fields.
     #[must_use]
-    pub fn sampling_fields(&self) -> SamplingFields {
+    pub(crate) fn sampling_fields(&self) -> SamplingFields {
         SamplingFields {
             temperature: self.temperature,
             top_p: self.top_p,

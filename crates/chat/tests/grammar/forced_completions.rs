@@ -1,6 +1,8 @@
 //! Completions by random choice among the allowed tokens, judged from outside.
 
-use perilune_chat::grammar::{GrammarError, StartsIn, ToolChoice, Tools};
+use perilune_chat::grammar::{GrammarError, Tools};
+use perilune_chat::message::ToolChoice;
+use perilune_chat::scanner::Opening;
 use serde_json::{Value, json};
 
 use crate::forced::{Judge, Rng, bounded_tools, complete, read_section};
@@ -20,7 +22,7 @@ pub(crate) fn soak(vocab: &Vocab, n_completions: u64, seed: u64) {
         let next_call_idx = rng.below(100) as u32;
         let request =
             Tools { specs: specs(&tools), choice: ToolChoice::Required, next_call_idx, ..Tools::default() };
-        let mut constraint = vocab.factory.tool_calls(request, StartsIn::Answer).expect("the tools compile");
+        let mut constraint = vocab.factory.tool_calls(request, Opening::Answer).expect("the tools compile");
         let context = format!("seed {}", seed + completion);
         assert!(
             constraint.reports().iter().all(|report| report.bytes_max.is_some()),
@@ -63,7 +65,7 @@ fn forced_json_answers_validate() {
         for seed in 0..4 {
             let mut rng = Rng(1_000 * tool as u64 + seed);
             let mut constraint =
-                vocab.factory.json_schema(&schema, true, StartsIn::Answer).expect("the schema compiles");
+                vocab.factory.json_schema(&schema, true, Opening::Answer).expect("the schema compiles");
             let ids = complete(&mut constraint, &mut rng, N_TOKENS_MAX).expect("no limit is met");
             let ids = ids.unwrap_or_else(|| panic!("{name} seed {seed}: too many tokens"));
             let (end, body) = ids.split_last().expect("the turn has an end");
@@ -92,7 +94,7 @@ fn random_schemas_give_valid_values() {
     for seed in 0..250 {
         let mut rng = Rng(seed);
         let schema = random_schema(&mut rng);
-        let mut constraint = match vocab.factory.json_schema(&schema, false, StartsIn::Answer) {
+        let mut constraint = match vocab.factory.json_schema(&schema, false, Opening::Answer) {
             Ok(constraint) => constraint,
             Err(error) => {
                 let is_known = matches!(
@@ -143,7 +145,7 @@ fn open_schemas_never_lead_into_a_dead_end() {
         (0..40).zip([json!({}), json!({"type": "object"}), json!({"items": {}})].iter().cycle())
     {
         let mut rng = Rng(seed);
-        let mut constraint = vocab.factory.json_schema(schema, true, StartsIn::Answer).expect("it compiles");
+        let mut constraint = vocab.factory.json_schema(schema, true, Opening::Answer).expect("it compiles");
         let ids =
             complete(&mut constraint, &mut rng, 600).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let Some((_, body)) = ids.as_ref().and_then(|ids| ids.split_last()) else { continue };
@@ -159,7 +161,7 @@ fn long_strings_with_a_limit_reach_it() {
     let schema = json!({"type": "string", "maxLength": n_chars_max});
     for unit in ["The quick brown fox jumps. ", "请确认酒店预订和会议时间，谢谢。", "🙂🙃🎉"]
     {
-        let mut constraint = vocab.factory.json_schema(&schema, true, StartsIn::Answer).expect("it compiles");
+        let mut constraint = vocab.factory.json_schema(&schema, true, Opening::Answer).expect("it compiles");
         let n_units = n_chars_max / unit.chars().count();
         let padding = "x".repeat(n_chars_max % unit.chars().count());
         let text = format!("\"{}{padding}", unit.repeat(n_units));

@@ -1,6 +1,8 @@
 //! Masks against brute force, and what is forced.
 
-use perilune_chat::grammar::{StartsIn, ToolChoice, Tools};
+use perilune_chat::grammar::Tools;
+use perilune_chat::message::ToolChoice;
+use perilune_chat::scanner::Opening;
 use serde_json::{Value, json};
 
 use crate::forced::{Rng, allowed, bounded_tools, choose, read_section};
@@ -11,7 +13,7 @@ use crate::{forced_completions::soak, specs};
 fn compare_with_brute_force(vocab: &Vocab, tools: &[(String, Value)], seed: u64, every: usize) {
     let mut rng = Rng(seed);
     let request = Tools { specs: specs(tools), choice: ToolChoice::Required, ..Tools::default() };
-    let mut constraint = vocab.factory.tool_calls(request, StartsIn::Turn).expect("the tools compile");
+    let mut constraint = vocab.factory.tool_calls(request, Opening::Unknown).expect("the tools compile");
     let n_vocab = vocab.tokenizer.n_vocab() as u32;
     let mut mask = vec![0; constraint.n_mask_words()];
     let mut beyond = vec![0; constraint.n_mask_words()];
@@ -63,7 +65,7 @@ fn masks_are_exact_on_a_finite_language() {
     for seed in 0..40 {
         let mut rng = Rng(seed);
         let mut constraint =
-            vocab.factory.json_schema(&schema, true, StartsIn::Answer).expect("the enum compiles");
+            vocab.factory.json_schema(&schema, true, Opening::Answer).expect("the enum compiles");
         let mut mask = vec![0; constraint.n_mask_words()];
         let mut written: Vec<u8> = Vec::new();
         // The first position also allows opening a think block in other starts; here it is the value's own.
@@ -104,7 +106,7 @@ fn forced_tokens_are_allowed_in_turn() {
         let mut rng = Rng(seed);
         let tools =
             Tools { specs: specs(&bounded_tools()), choice: ToolChoice::Required, ..Tools::default() };
-        let mut constraint = vocab.factory.tool_calls(tools, StartsIn::Answer).expect("the tools compile");
+        let mut constraint = vocab.factory.tool_calls(tools, Opening::Answer).expect("the tools compile");
         let mut mask = vec![0; constraint.n_mask_words()];
         let mut ids = Vec::new();
         while !constraint.is_complete() {
@@ -133,7 +135,7 @@ fn is_send<T: Send>(_: &T) {}
 #[test]
 fn constraints_and_factories_cross_threads() {
     let vocab = vocab::small();
-    is_send(&vocab.factory.json_object(StartsIn::Answer).expect("it compiles"));
+    is_send(&vocab.factory.json_object(Opening::Answer).expect("it compiles"));
     std::thread::scope(|scope| {
         for seed in 0..2 {
             scope.spawn(move || soak(vocab, 5, 500 + seed));

@@ -1,6 +1,8 @@
 //! Requests that are refused, schemas that would be expensive, and reports.
 
-use perilune_chat::grammar::{StartsIn, ToolChoice, ToolSpec, Tools};
+use perilune_chat::grammar::{ToolSpec, Tools};
+use perilune_chat::message::{Tool, ToolChoice};
+use perilune_chat::scanner::Opening;
 use serde_json::{Value, json};
 
 use crate::costly::{Outcome, costly, nested};
@@ -9,7 +11,7 @@ use crate::specs;
 use crate::vocab::{self, Vocab};
 
 fn refusal(schema: &Value) -> String {
-    let result = vocab::small().factory.json_schema(schema, false, StartsIn::Answer);
+    let result = vocab::small().factory.json_schema(schema, false, Opening::Answer);
     result.err().map(|error| error.to_string()).unwrap_or_default()
 }
 
@@ -84,7 +86,7 @@ fn costly_schemas_are_enforced_or_refused_on_the_published_vocabulary() {
 
 fn enforce_or_refuse(vocab: &Vocab) {
     for (name, expect, schema) in costly() {
-        let (outcome, detail) = match vocab.factory.json_schema(&schema, false, StartsIn::Answer) {
+        let (outcome, detail) = match vocab.factory.json_schema(&schema, false, Opening::Answer) {
             Err(error) => (Outcome::Refused, error.to_string()),
             Ok(mut constraint) => match complete(&mut constraint, &mut Rng(1), 300) {
                 Err(error) => (Outcome::MeetsLimit, error.to_string()),
@@ -102,12 +104,12 @@ fn enforce_or_refuse(vocab: &Vocab) {
 fn bad_tools_are_refused_with_a_sentence() {
     let object = || json!({"type": "object"});
     let check = |tools: Tools, expect: &str| {
-        let found = vocab::small().factory.tool_calls(tools, StartsIn::Turn).err();
+        let found = vocab::small().factory.tool_calls(tools, Opening::Unknown).err();
         let found = found.map(|error| error.to_string()).unwrap_or_default();
         assert!(found.contains(expect), "expected {expect:?}, found {found:?}");
     };
     let with = |specs: Vec<ToolSpec>| Tools { specs, ..Tools::default() };
-    for name in ["", "a b", "a:1", "<|im_end|>", "名", "functions\n", &"x".repeat(129)] {
+    for name in ["", "a b", "a:1", "a$", "-a", ".a", "<|im_end|>", "名", "functions\n", &"x".repeat(129)] {
         check(with(specs(&[(name, object())])), "tool name");
     }
     check(with(specs(&[("a", object()), ("a", object())])), "two tools are named \"a\"");
@@ -127,6 +129,23 @@ fn bad_tools_are_refused_with_a_sentence() {
     check(with(many), "all tools has bytes above the limit");
 }
 
+/// What a request may declare can be called, and nothing else: one rule for the door and for the grammar.
+#[test]
+fn door_and_grammar_take_the_same_tool_names() {
+    let mut names = vec![String::new(), "é".into(), "aé".into(), "x".repeat(128), "x".repeat(129)];
+    names.extend((0..=127u8).map(char::from).flat_map(|c| [c.to_string(), format!("a{c}"), format!("{c}a")]));
+    let mut n_taken = 0;
+    for name in names {
+        let spec = ToolSpec { name: name.clone(), parameters: None, strict: false };
+        let tools = Tools { specs: vec![spec], ..Tools::default() };
+        let is_callable = vocab::small().factory.tool_calls(tools, Opening::Unknown).is_ok();
+        assert_eq!(is_callable, Tool::function(&name, None, None).is_ok(), "{name:?}");
+        n_taken += usize::from(is_callable);
+    }
+    // Of one letter alone and before `a` the 62 alphanumeric ones and `_`, after `a` also `-` and `.`; and the longest.
+    assert_eq!(n_taken, 63 + 63 + 65 + 1);
+}
+
 #[test]
 fn reports_name_the_place_in_the_schema_that_came() {
     let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/x~1y"}, "b": {"$ref": "#/$defs/x~1y"}},
@@ -135,7 +154,7 @@ fn reports_name_the_place_in_the_schema_that_came() {
             "both": {"oneOf": [{"type": "integer"}, {"type": "number"}]},
             "set": {"type": "array", "items": {"type": "integer"}, "uniqueItems": true}}}}});
     let constraint =
-        vocab::small().factory.json_schema(&schema, false, StartsIn::Answer).expect("it compiles");
+        vocab::small().factory.json_schema(&schema, false, Opening::Answer).expect("it compiles");
     let found: Vec<(&str, &str, bool)> = constraint.reports()[0]
         .unenforced
         .iter()
@@ -155,7 +174,7 @@ fn reports_name_the_place_in_the_schema_that_came() {
 fn reports_say_what_is_bounded() {
     let factory = &vocab::small().factory;
     let bytes_max = |schema: Value| {
-        let constraint = factory.json_schema(&schema, true, StartsIn::Answer).expect("the schema compiles");
+        let constraint = factory.json_schema(&schema, true, Opening::Answer).expect("the schema compiles");
         constraint.reports()[0].bytes_max
     };
     let closed = |properties: Value| json!({"type": "object", "properties": properties});

@@ -1,13 +1,19 @@
 //! Walks through the tool envelope and JSON answers, token by token.
 
-use perilune_chat::grammar::{
-    Constraint, ConstraintSpec, GrammarError, ResponseFormat, StartsIn, ToolChoice, ToolSpec, Tools,
-};
+use perilune_chat::grammar::{Constraint, ConstraintSpec, GrammarError, ToolSpec, Tools};
+use perilune_chat::message::{ResponseFormat, ToolChoice};
+use perilune_chat::scanner::Opening;
 use perilune_chat::tokenizer::{SpecialText, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::forced::allowed;
 use crate::{specs, vocab};
+
+/// A strict `response_format` of a schema that is an object.
+fn json_schema(schema: Value) -> ResponseFormat {
+    let Value::Object(schema) = schema else { panic!("a request's schema is an object") };
+    ResponseFormat::JsonSchema { name: "answer".into(), strict: true, schema }
+}
 
 /// Tools for the walks: one name begins with the other.
 fn two_tools() -> Tools {
@@ -34,8 +40,8 @@ impl Walk {
         Self { constraint, tokenizer: &vocab.tokenizer }
     }
 
-    fn tools(tools: Tools, starts_in: StartsIn) -> Self {
-        Self::new(&ConstraintSpec { tools, starts_in, ..ConstraintSpec::default() })
+    fn tools(tools: Tools, opening: Opening) -> Self {
+        Self::new(&ConstraintSpec { tools, opening, ..ConstraintSpec::default() })
     }
 
     fn allows(&mut self, id: u32) -> bool {
@@ -96,7 +102,7 @@ const CALL_END: &str = "<|tool_call_end|>";
 
 #[test]
 fn auto_leaves_text_free_and_makes_the_section_exact() {
-    Walk::tools(two_tools(), StartsIn::Turn)
+    Walk::tools(two_tools(), Opening::Unknown)
         .takes("<think>Which city? {\"a\"</think>I look it up.")
         .refuses(&[CALL, ARGUMENTS, CALL_END, SECTION_END])
         .takes(SECTION)
@@ -135,7 +141,7 @@ fn auto_leaves_text_free_and_makes_the_section_exact() {
 #[test]
 fn arguments_follow_the_schema() {
     let at_arguments = || {
-        Walk::tools(two_tools(), StartsIn::Answer)
+        Walk::tools(two_tools(), Opening::Answer)
             .takes(&format!("{SECTION}{CALL}functions.get_weather:7{ARGUMENTS}"))
     };
     at_arguments().takes("{").refuses(&["}", "city", "1", "{"]).takes("\"").refuses(&["x", "days"]);
@@ -162,7 +168,7 @@ fn arguments_follow_the_schema() {
 
 #[test]
 fn calls_may_open_inside_thinking() {
-    Walk::tools(two_tools(), StartsIn::Turn)
+    Walk::tools(two_tools(), Opening::Unknown)
         .takes("<think>I need it now")
         .takes(&format!("{SECTION}{CALL}functions.get:7{ARGUMENTS}{{}}{CALL_END}{SECTION_END}<|im_end|>"))
         .completes(true);
@@ -170,14 +176,14 @@ fn calls_may_open_inside_thinking() {
 
 #[test]
 fn auto_may_end_without_a_call() {
-    Walk::tools(two_tools(), StartsIn::Turn).takes("<think></think>Sunny.<|im_end|>").completes(true);
-    Walk::tools(two_tools(), StartsIn::Turn).takes("Sunny.[EOS]").completes(true).refuses(&["a", SECTION]);
+    Walk::tools(two_tools(), Opening::Unknown).takes("<think></think>Sunny.<|im_end|>").completes(true);
+    Walk::tools(two_tools(), Opening::Unknown).takes("Sunny.[EOS]").completes(true).refuses(&["a", SECTION]);
 }
 
 #[test]
 fn required_calls_before_the_end() {
     let tools = || Tools { choice: ToolChoice::Required, ..two_tools() };
-    Walk::tools(tools(), StartsIn::Turn)
+    Walk::tools(tools(), Opening::Unknown)
         .only(&["<think>", SECTION])
         .takes("<think>Hm.")
         .refuses(&["<|im_end|>", "[EOS]", "[EOT]", CALL, "<|im_user|>"])
@@ -186,14 +192,14 @@ fn required_calls_before_the_end() {
         .forces(&format!("{SECTION}{CALL}"))
         .takes(SECTION)
         .refuses(&[SECTION_END, "<|im_end|>"]);
-    Walk::tools(tools(), StartsIn::Thinking).takes("Hm.").takes(SECTION).only(&[CALL]);
-    Walk::tools(tools(), StartsIn::Answer).only(&[SECTION]);
+    Walk::tools(tools(), Opening::Thinking).takes("Hm.").takes(SECTION).only(&[CALL]);
+    Walk::tools(tools(), Opening::Answer).only(&[SECTION]);
 }
 
 #[test]
 fn a_named_tool_is_called_once() {
     let tools = Tools { choice: ToolChoice::Named("get_weather".into()), ..two_tools() };
-    Walk::tools(tools, StartsIn::Answer)
+    Walk::tools(tools, Opening::Answer)
         .takes(&format!("{SECTION}{CALL}"))
         .forces(&format!("functions.get_weather:7{ARGUMENTS}"))
         .takes("functions.get")
@@ -206,7 +212,7 @@ fn a_named_tool_is_called_once() {
 #[test]
 fn without_parallel_calls_there_is_one() {
     let tools = Tools { parallel: false, ..two_tools() };
-    Walk::tools(tools, StartsIn::Answer)
+    Walk::tools(tools, Opening::Answer)
         .takes(&format!("{SECTION}{CALL}functions.get:7{ARGUMENTS}{{}}{CALL_END}"))
         .only(&[SECTION_END]);
 }
@@ -214,7 +220,7 @@ fn without_parallel_calls_there_is_one() {
 #[test]
 fn choice_none_closes_the_section() {
     let tools = Tools { choice: ToolChoice::None, ..two_tools() };
-    Walk::tools(tools, StartsIn::Turn)
+    Walk::tools(tools, Opening::Unknown)
         .takes("<think>x</think>y")
         .refuses(&[SECTION, CALL])
         .takes("<|im_end|>");
@@ -241,8 +247,8 @@ fn json_answers_follow_thinking() {
 #[test]
 fn numbers_and_depth_cannot_run_away() {
     let spec = ConstraintSpec {
-        response_format: ResponseFormat::JsonSchema { schema: json!({}), strict: true },
-        starts_in: StartsIn::Answer,
+        response_format: json_schema(json!({})),
+        opening: Opening::Answer,
         ..Default::default()
     };
     let digits = "3".repeat(40);
@@ -250,8 +256,7 @@ fn numbers_and_depth_cannot_run_away() {
     Walk::new(&spec).takes(&digits).refuses(&["3"]).takes(".5");
     Walk::new(&spec).takes(&"[".repeat(100)).refuses(&["[", "{"]).takes("1").takes(&"]".repeat(100));
     let schema = json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1});
-    let spec =
-        ConstraintSpec { response_format: ResponseFormat::JsonSchema { schema, strict: true }, ..spec };
+    let spec = ConstraintSpec { response_format: json_schema(schema), ..spec };
     // Nothing but digits can follow, so that the limit gives way.
     Walk::new(&spec)
         .takes(&format!("0.{}", "000".repeat(13)))
@@ -264,7 +269,7 @@ fn numbers_and_depth_cannot_run_away() {
 
 #[test]
 fn a_clone_goes_its_own_way() {
-    let walk = Walk::tools(two_tools(), StartsIn::Answer)
+    let walk = Walk::tools(two_tools(), Opening::Answer)
         .takes(&format!("{SECTION}{CALL}functions.get_weather:7{ARGUMENTS}{{\"city\""));
     let other = Walk { constraint: walk.constraint.clone(), tokenizer: walk.tokenizer };
     walk.takes(": \"a\"}").only(&[CALL_END]);
@@ -277,7 +282,7 @@ fn a_tool_without_parameters_takes_none() {
         specs: vec![ToolSpec { name: "ping".into(), parameters: None, strict: false }],
         ..Tools::default()
     };
-    Walk::tools(tools, StartsIn::Answer)
+    Walk::tools(tools, Opening::Answer)
         .takes(&format!("{SECTION}{CALL}functions.ping:0{ARGUMENTS}{{"))
         .refuses(&["\""])
         .takes("}")
@@ -290,12 +295,12 @@ fn an_object_without_properties_is_open_unless_it_is_all_a_tool_takes() {
     let nothing = json!({"$schema": "x", "type": "object", "properties": {}, "required": []});
     let tools = |schema: &Value| Tools { specs: specs(&[("t", schema.clone())]), ..Tools::default() };
     let begin = format!("{SECTION}{CALL}functions.t:0{ARGUMENTS}{{");
-    Walk::tools(tools(&nested), StartsIn::Answer)
+    Walk::tools(tools(&nested), Opening::Answer)
         .takes(&begin)
         .takes("\"filter\": {\"x\": 1}}")
         .only(&[CALL_END]);
-    Walk::tools(tools(&nothing), StartsIn::Answer).takes(&begin).refuses(&["\""]).takes("}");
-    Walk::tools(tools(&json!({"type": "object"})), StartsIn::Answer)
+    Walk::tools(tools(&nothing), Opening::Answer).takes(&begin).refuses(&["\""]).takes("}");
+    Walk::tools(tools(&json!({"type": "object"})), Opening::Answer)
         .takes(&begin)
         .takes("\"x\": 1}")
         .only(&[CALL_END]);
@@ -306,8 +311,8 @@ fn an_escaped_name_cannot_dodge_a_declared_one() {
     let schema = |more: Value| json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": more});
     let walk = |schema| {
         Walk::new(&ConstraintSpec {
-            response_format: ResponseFormat::JsonSchema { schema, strict: true },
-            starts_in: StartsIn::Answer,
+            response_format: json_schema(schema),
+            opening: Opening::Answer,
             ..Default::default()
         })
     };
@@ -322,8 +327,8 @@ fn a_schema_cannot_set_options_of_the_parser() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}},
         "x-guidance": {"whitespace_flexible": false, "key_separator": "=", "lenient": true}});
     let spec = ConstraintSpec {
-        response_format: ResponseFormat::JsonSchema { schema, strict: true },
-        starts_in: StartsIn::Answer,
+        response_format: json_schema(schema),
+        opening: Opening::Answer,
         ..Default::default()
     };
     Walk::new(&spec).takes("{\"a\" ").refuses(&["="]).takes(": 1}");
@@ -331,7 +336,7 @@ fn a_schema_cannot_set_options_of_the_parser() {
 
 #[test]
 fn a_short_mask_is_refused() {
-    let mut constraint = vocab::small().factory.json_object(StartsIn::Answer).expect("it compiles");
+    let mut constraint = vocab::small().factory.json_object(Opening::Answer).expect("it compiles");
     let needed = constraint.n_mask_words();
     let error = constraint.fill_mask(&mut vec![0; needed - 1]).err();
     assert_eq!(error, Some(GrammarError::MaskTooShort { n_words: needed - 1, needed }));

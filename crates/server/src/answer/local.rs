@@ -4,8 +4,8 @@ use super::mask::GrammarMask;
 use super::reader::{Answer, Reader, channel};
 use super::{Pieces, Progress};
 use crate::error::ApiError;
-use perilune_chat::grammar::{self, Constraint, ConstraintSpec, GrammarFactory, StartsIn, ToolSpec, Tools};
-use perilune_chat::message::{Request, ResponseFormat, Sampling, ToolChoice};
+use perilune_chat::grammar::{Constraint, ConstraintSpec, GrammarFactory, ToolSpec, Tools};
+use perilune_chat::message::{Request, ResponseFormat, Sampling};
 use perilune_chat::model::Usage;
 use perilune_chat::scanner::{Opening, ScannerOptions};
 use perilune_chat::template::Template;
@@ -269,31 +269,13 @@ fn constraint_spec(request: &Request, opening: Opening) -> Result<Option<Constra
     };
     let next_call_idx = u32::try_from(request.conversation.n_calls())
         .map_err(|_| ApiError::invalid(Some("messages"), "the dialogue holds too many calls; shorten it"))?;
-    let choice = match &request.tool_choice {
-        ToolChoice::Auto => grammar::ToolChoice::Auto,
-        ToolChoice::None => grammar::ToolChoice::None,
-        ToolChoice::Required => grammar::ToolChoice::Required,
-        ToolChoice::Named(name) => grammar::ToolChoice::Named(name.clone()),
-    };
-    let response_format = match &request.response_format {
-        ResponseFormat::Text => grammar::ResponseFormat::Text,
-        ResponseFormat::JsonObject => grammar::ResponseFormat::JsonObject,
-        ResponseFormat::JsonSchema { schema, strict, .. } => {
-            grammar::ResponseFormat::JsonSchema { schema: Value::Object(schema.clone()), strict: *strict }
-        }
-    };
     let tools = Tools {
         specs: tools.iter().map(spec).collect(),
-        choice,
+        choice: request.tool_choice.clone(),
         parallel: !request.single_tool_call,
         next_call_idx,
     };
-    let starts_in = match opening {
-        Opening::Unknown => StartsIn::Turn,
-        Opening::Thinking => StartsIn::Thinking,
-        Opening::Answer => StartsIn::Answer,
-    };
-    Ok(Some(ConstraintSpec { tools, response_format, starts_in }))
+    Ok(Some(ConstraintSpec { tools, response_format: request.response_format.clone(), opening }))
 }
 
 /// Whether the caller demands that all of a tool's schema is enforced.
