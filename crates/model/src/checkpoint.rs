@@ -92,8 +92,8 @@ impl Checkpoint {
     /// Open as much of the checkpoint in `dir` as there is: what is wrong with a shard or a tensor is collected.
     ///
     /// # Errors
-    /// When the config or the index cannot be read, or so much is wrong (more than `DAMAGE_MAX` things) that they do not belong
-    /// together: then there is nothing to compare the files with.
+    /// When the config or the index cannot be read, or more is wrong than belongs to one download (`DAMAGE_MAX`
+    /// things): then there is nothing to compare the files with.
     pub fn open_damaged(dir: &Path) -> Result<(Checkpoint, Vec<CheckpointError>), CheckpointError> {
         let mut damage = Vec::new();
         let checkpoint = Checkpoint::open_reporting(dir, &mut |error| {
