@@ -49,14 +49,8 @@ pub fn orthogonal(cpu: &Cpu, x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> 
         product::forward(cpu, &gram, rows, &[Group { rows: 0..rows, w: &gram }], &mut square);
         square.iter_mut().zip(&gram).for_each(|(s, g)| *s = b * g + c * *s);
         next.iter_mut().zip(&x).for_each(|(n, x)| *n = a * x);
-        product::backward_input(
-            cpu,
-            &square,
-            cols,
-            &[Group { rows: 0..rows, w: &x }],
-            Store::Accumulate,
-            &mut next,
-        );
+        let all = [Group { rows: 0..rows, w: &x }];
+        product::backward_input(cpu, &square, cols, &all, Store::Accumulate, &mut next);
         std::mem::swap(&mut x, &mut next);
     }
     x
