@@ -87,7 +87,10 @@ async fn body(app: &App, session: &Session, typed: &Typed, wrong: Option<&str>) 
     let free: Vec<&str> = free.map(String::as_str).collect();
     Ok(html! {
         (alert(wrong))
-        p.hint { "US dollars per million tokens. A change counts for every request that ends after it." }
+        p.hint {
+            "US dollars per million tokens. A change counts for every request that ends after it. The prices of a new "
+            "data folder are placeholders: what the vendor's own service asked."
+        }
         @if !free.is_empty() { p { "Without a price, and so free of charge: " (free.join(", ")) "." } }
         (table(session, &prices))
         (form(session, typed))
