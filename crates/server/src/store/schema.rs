@@ -61,6 +61,15 @@ const MIGRATIONS: &[&str] = &[
         WHERE model = 'kimi-k2-thinking-turbo' AND (input_nano, cached_nano, output_nano) = (2200, 2200, 15950)
         AND NOT EXISTS (SELECT 1 FROM ledger);
 ",
+    "
+    CREATE TABLE seals (
+        id INTEGER PRIMARY KEY,
+        endpoint TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        seal TEXT NOT NULL,
+        UNIQUE (endpoint, digest)
+    ) STRICT;
+",
 ];
 
 /// Sets the connection up and runs the migrations that the file lacks, each in a transaction of its own.
