@@ -248,6 +248,9 @@ fn the_console_works_in_a_browser_by_keyboard_and_on_narrow_screens() {
             assert_eq!(browser.script("return innerWidth"), width);
             let overflow = browser.script("return document.documentElement.scrollWidth - innerWidth");
             assert!(overflow.as_i64().unwrap() <= 0, "{page} is {overflow} wider than {width}");
+            if page == "prices" {
+                prices_fit(&browser, width);
+            }
             browser.shot(&format!("{}-{width}", page.replace('/', "-")));
         }
         chat(&browser, &address);
@@ -262,6 +265,15 @@ fn the_console_works_in_a_browser_by_keyboard_and_on_narrow_screens() {
     runs::answer(&browser, &address, dir.path());
     runs::control(&browser, &address, dir.path());
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// The table of prices is a table where there is room, a card a row where there is not, and never scrolls.
+fn prices_fit(browser: &Browser, width: u32) {
+    let hidden =
+        "const table = document.querySelector('.scroll'); return table.scrollWidth - table.clientWidth";
+    assert_eq!(browser.script(hidden), 0, "at {width}");
+    let row = "return getComputedStyle(document.querySelector('.cards tbody tr')).display";
+    assert_eq!(browser.script(row), if width < 480 { "block" } else { "table-row" }, "at {width}");
 }
 
 /// Walks to the name by the tab key, makes a token, sees it once.

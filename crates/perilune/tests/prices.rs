@@ -28,12 +28,12 @@ fn prices_are_listed_set_and_removed() {
     let data = dir.path().to_str().unwrap();
     let listed = json_of(data, &["prices", "list", "--json"]);
     let standard =
-        json!({ "model": "kimi-k2-thinking", "input_usd": 1.1, "cached_usd": 1.1, "output_usd": 4.4 });
+        json!({ "model": "kimi-k2-thinking", "input_usd": 0.6, "cached_usd": 0.15, "output_usd": 2.5 });
     assert_eq!(listed[0], standard);
-    let set = json_of(data, &["prices", "set", "kimi-k2-thinking", "--cached", "0.15", "--json"]);
+    let set = json_of(data, &["prices", "set", "kimi-k2-thinking", "--cached", "0.1", "--json"]);
     assert_eq!(
         (&set["input_usd"], &set["cached_usd"], &set["output_usd"]),
-        (&json!(1.1), &json!(0.15), &json!(4.4))
+        (&json!(0.6), &json!(0.1), &json!(2.5))
     );
     let set = json_of(data, &["prices", "set", "far", "--input", "3", "--output", "9", "--json"]);
     assert_eq!(set["cached_usd"], 3.0);
@@ -49,7 +49,7 @@ fn prices_are_listed_set_and_removed() {
     assert!(refusal(data, &["prices", "remove", "far"]).contains("prices list"));
     let table = String::from_utf8(run(data, &["prices", "list"]).stdout).unwrap();
     assert!(
-        table.contains("kimi-k2-thinking-turbo") && table.contains("0.150") && !table.contains("far"),
+        table.contains("kimi-k2-thinking-turbo") && table.contains("0.100") && !table.contains("far"),
         "{table}"
     );
 }

@@ -68,9 +68,9 @@ impl Ask {
             Served::Local(local) => {
                 let model = local.model.clone();
                 let seed = request.sampling.seed;
-                let has_grammar = !request.conversation.tools().is_empty()
+                let has_schema = !request.conversation.tools().is_empty()
                     || request.response_format != ResponseFormat::Text;
-                let n_bytes = if has_grammar { usize::MAX } else { self.n_bytes };
+                let n_bytes = if has_schema { usize::MAX } else { self.n_bytes };
                 let prepared = sized(n_bytes, move || model.prepare(&request, top_logprobs)).await?;
                 self.local(&id, &served, vec![prepared], n_choices, seed).await
             }

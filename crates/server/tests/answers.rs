@@ -233,6 +233,38 @@ async fn thought_answer_and_counts() {
     assert_eq!(counted["input_tokens"], usage["prompt_tokens"]);
 }
 
+/// The tokens of an answer by name, and the answer's choice.
+async fn written(house: &House, script: &str, tools: &Value) -> (Vec<String>, Value) {
+    let text = house.script(script);
+    let more = json!({ "tools": tools, "max_tokens": 300, "logprobs": true });
+    let (status, body) = house.post(CHAT, &chat(&text, &more)).await;
+    assert_eq!(status, 200, "{body}");
+    let choice = body["choices"][0].clone();
+    let tokens = choice["logprobs"]["content"].as_array().unwrap().iter();
+    (tokens.map(|token| token["token"].as_str().unwrap().to_owned()).collect(), choice)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tools_no_marker_of_a_call_is_written() {
+    let house = House::new();
+    let call = "<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{\"city\": \"Oslo\"}<|tool_call_end|>";
+    let section = format!("<|tool_calls_section_begin|>{call}<|tool_calls_section_end|>");
+    let markers = |tokens: &[String]| tokens.iter().filter(|token| token.starts_with("<|tool_call")).count();
+    let (tokens, choice) = written(&house, &format!("<think>a</think>Look:{section}"), &tools()).await;
+    assert_eq!((markers(&tokens), &choice["finish_reason"]), (5, &json!("tool_calls")), "{choice}");
+    for script in [
+        format!("<think>a</think>Look:{section}"),
+        format!("<think>Look:{section}</think>b"),
+        format!("<think>a</think>Look:{call}"),
+    ] {
+        let (tokens, choice) = written(&house, &script, &json!([])).await;
+        assert_eq!(markers(&tokens), 0, "{script}: {tokens:?}");
+        assert_ne!(choice["finish_reason"], "tool_calls", "{script}: {choice}");
+        assert!(choice["message"]["tool_calls"].is_null(), "{script}: {choice}");
+        assert!(choice["message"].to_string().contains("Look:"), "{script}: {choice}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demanded_call_parses_and_validates() {
     let house = House::new();

@@ -132,7 +132,8 @@ async fn a_balance_is_spent_to_the_token_and_then_refused() {
         }
         let usage = &answer["usage"];
         let count = |name: &str| usage[name].as_i64().unwrap();
-        spent += count("prompt_tokens") * 1_100 + count("completion_tokens") * 4_400;
+        let cached = count("cached_tokens");
+        spent += (count("prompt_tokens") - cached) * 600 + cached * 150 + count("completion_tokens") * 2_500;
         store.flush().await.unwrap();
         let lines = store.lines(Period::default(), 1).await.unwrap();
         assert_eq!((lines[0].status, lines[0].key_id), (Status::Done, Some(new.key.id)));

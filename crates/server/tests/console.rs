@@ -400,7 +400,7 @@ async fn the_usage_page_shows_the_ledgers_numbers() {
         .await;
     line(&house.app, "r3", None, "kimi-k2-thinking", Status::Failed, [10, 0, 0, 0]).await;
     let page = house.get("/console/usage?days=7", Some(&browser)).await.text;
-    // 1000·1.10 + 500·4.40 and 2000·2.20 + 100·15.95 dollars a million; what failed costs nothing.
+    // 600·0.60 + 400·0.15 + 500·2.50 and 2000·1.15 + 100·8.00 dollars a million; what failed costs nothing.
     for expected in [
         ": 2,610 prompt</title>",
         ": 400 prompt, cached</title>",
@@ -408,10 +408,10 @@ async fn the_usage_page_shows_the_ledgers_numbers() {
         ": 300 answer</title>",
         ": 3 requests</title>",
         "Tokens: 3,610 in all",
-        "Cost: $0.0093 in all",
-        "<td class=\"number\">0.003300</td>",
-        "<td class=\"number\">0.005995</td>",
-        "<td class=\"number\">0.009295</td>",
+        "Cost: $0.0048 in all",
+        "<td class=\"number\">0.001670</td>",
+        "<td class=\"number\">0.003100</td>",
+        "<td class=\"number\">0.004770</td>",
         "without a token",
         "<code>r2</code>",
         "cancelled",

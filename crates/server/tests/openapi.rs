@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
 #[path = "openapi/page.rs"]
 mod page;
+#[path = "openapi/statuses.rs"]
+mod statuses;
 
 use perilune_server::routes::document;
 use serde_json::Value;
@@ -40,6 +43,8 @@ fn every_endpoint_says_what_it_takes_and_gives() {
         for (method, operation) in methods.as_object().unwrap() {
             assert!(operation["responses"]["200"]["content"].is_object(), "{method} {path}");
             assert_eq!(operation.get("requestBody").is_some(), method == "post", "{method} {path}");
+            let is_open = operation.get("security") == Some(&Value::Array(Vec::new()));
+            assert_eq!(is_open, ["/health", "/ready"].contains(&path.as_str()), "{method} {path}");
         }
     }
     let fields = document.pointer("/components/schemas/ChatRequest/properties").unwrap();

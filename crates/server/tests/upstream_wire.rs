@@ -69,6 +69,7 @@ type Asked = Arc<Mutex<Vec<(String, HeaderMap, Value)>>>;
 struct House {
     next: Arc<Mutex<Option<Say>>>,
     asked: Asked,
+    endpoint: Endpoint,
     store: Store,
     router: Router,
 }
@@ -87,12 +88,17 @@ impl House {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(endpoint)).await });
-        let store = Store::in_memory().unwrap();
         let endpoint =
             Endpoint { base_url, api_key: Some(KEY.to_owned()), model: "there".to_owned(), dialect };
-        let app = App::new(store.clone(), true).unwrap();
-        let app = app.with_upstream("far", Upstream::new(endpoint).unwrap());
-        Self { next, asked, store, router: routes::router(app, Pages::new()) }
+        let (store, router) = (Store::in_memory().unwrap(), Router::new());
+        Self { next, asked, endpoint, store: store.clone(), router }.restarted(store).await
+    }
+
+    /// The same endpoint behind a new server, which has what `store` kept and nothing else.
+    async fn restarted(self, store: Store) -> Self {
+        let upstream = Upstream::new(self.endpoint.clone()).unwrap().with_store(&store).await.unwrap();
+        let app = App::new(store.clone(), true).unwrap().with_upstream("far", upstream);
+        Self { store, router: routes::router(app, Pages::new()), ..self }
     }
 
     /// Sends a request while the endpoint says `say`; status, headers, body.
@@ -109,6 +115,14 @@ impl House {
     async fn chat(&self, more: Value, say: Say) -> (u16, Value) {
         let (status, _, text) = self.ask("/v1/chat/completions", &chat(more), say).await;
         (status, serde_json::from_str(&text).unwrap())
+    }
+
+    /// The thinking that the endpoint was sent last.
+    fn last_thinking(&self) -> Vec<Value> {
+        let (_, _, sent) = self.last_asked();
+        let blocks =
+            sent["messages"].as_array().unwrap().iter().filter_map(|turn| turn["content"].as_array());
+        blocks.flatten().filter(|block| block["type"] == "thinking").cloned().collect()
     }
 
     fn last_asked(&self) -> (String, HeaderMap, Value) {
@@ -248,19 +262,37 @@ async fn an_anthropic_endpoint_serves_anthropic_clients_and_gets_its_seals_back(
         (&message["stop_reason"], &message["stop_sequence"]),
         (&json!("stop_sequence"), &json!("END"))
     );
-    let (_, _, sent) = house.last_asked();
-    let turns = sent["messages"].as_array().unwrap();
-    let thinking: Vec<&Value> = turns
-        .iter()
-        .flat_map(|turn| turn["content"].as_array().unwrap())
-        .filter(|block| block["type"] == "thinking")
-        .collect();
     assert_eq!(
-        thinking,
-        [&json!({ "type": "thinking", "thinking": "hm", "signature": "SEAL" })],
+        house.last_thinking(),
+        [json!({ "type": "thinking", "thinking": "hm", "signature": "SEAL" })],
         "unsealed thinking stays out"
     );
     assert_eq!(house.line().await.usage.completion_tokens, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn seals_outlive_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("perilune.db");
+    let house = House::new(Dialect::Anthropic).await.restarted(Store::open(&path).unwrap()).await;
+    let (status, whole) = house.chat(json!({ "tools": tools() }), Say::events(&turn())).await;
+    assert_eq!(status, 200, "{whole}");
+    house.store.flush().await.unwrap();
+    let house = house.restarted(Store::open(&path).unwrap()).await;
+    let thought = |text: &str| {
+        json!({ "role": "assistant", "content": "Look:", "reasoning_content": text,
+        "tool_calls": whole["choices"][0]["message"]["tool_calls"] })
+    };
+    let result = |id: &str| json!({ "role": "tool", "tool_call_id": id, "content": "ok" });
+    let ask = async |thinking: &str| {
+        let messages = json!([{ "role": "user", "content": "go" }, thought(thinking), result("toolu_1"), result("toolu_2")]);
+        let (status, answer) =
+            house.chat(json!({ "tools": tools(), "messages": messages }), Say::events(&turn())).await;
+        assert_eq!(status, 200, "{answer}");
+        house.last_thinking()
+    };
+    assert!(ask("of elsewhere").await.is_empty(), "this endpoint is known to seal");
+    assert_eq!(ask("hm").await, [json!({ "type": "thinking", "thinking": "hm", "signature": "SEAL" })]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ use perilune_chat::tokenizer::Tokenizer;
 use perilune_engine::Settings;
 use perilune_engine::request::Class;
 use perilune_server::answer::served::ServedModel;
+use perilune_server::store::Store;
 use perilune_train::data::session::{Counter, SharedCounter};
 use person::People;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,8 @@ struct Thinker {
     context_tokens: usize,
     price: Option<Price>,
     resident: Option<Resident>,
+    /// Where an endpoint's seals are kept.
+    store: Option<Store>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -146,26 +149,31 @@ fn begin(args: &Args, last: &Last) -> anyhow::Result<End> {
     thinker.price = args.budget.price(thinker.model.name(), &args.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(work(args, &thinker, last));
+    // A seal that is still on its way would end with the process.
+    let kept = thinker.store.as_ref().map_or(Ok(()), |store| runtime.block_on(store.flush()));
     // A question that nobody answered any more holds a thread.
     runtime.shutdown_background();
     if let Some(resident) = thinker.resident {
         resident.engine.stop();
     }
-    ended
+    let end = ended?;
+    kept?;
+    Ok(end)
 }
 
 fn thinker(args: &Args) -> anyhow::Result<Thinker> {
     let asked = args.context as usize;
     if let Some(place) = &args.upstream {
-        let model = Arc::new(upstream::one(place)?);
+        let (model, store) = upstream::one(place, &args.data)?;
         return Ok(Thinker {
-            model,
+            model: Arc::new(model),
             counter: Arc::new(Bytes),
             // The vocabulary there is unknown, its markers are not.
             tokenizer: Some(Arc::new(Tokenizer::of_bytes())),
             context_tokens: asked,
             price: None,
             resident: None,
+            store,
         });
     }
     let chosen = Chosen::new(args.model.as_deref(), &args.run)?;
@@ -182,6 +190,7 @@ fn thinker(args: &Args) -> anyhow::Result<Thinker> {
         context_tokens,
         price: None,
         resident: Some(resident),
+        store: None,
     })
 }
 

@@ -141,7 +141,7 @@ async fn listen(args: &Args, store: Store, resident: Option<&Resident>) -> anyho
         app = app.with_local(resident.model.clone());
     }
     for (id, upstream) in args.upstreams.clients()? {
-        app = app.with_upstream(&id, upstream);
+        app = app.with_upstream(&id, upstream.with_store(&store).await?);
     }
     let listener = TcpListener::bind(asked).await.map_err(|error| cannot_listen(asked, &error))?;
     let place = Place { is_tls: tls.is_some(), address: listener.local_addr()? };

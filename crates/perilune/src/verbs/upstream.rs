@@ -1,7 +1,9 @@
 //! Endpoints elsewhere that a server forwards to, each with a key of its own.
 
+use super::data::{DataArgs, wait};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
+use perilune_server::store::Store;
 use perilune_server::upstream::{Dialect, Endpoint, Upstream};
 use std::path::PathBuf;
 
@@ -57,14 +59,20 @@ fn parse_key(text: &str) -> Result<(String, Source), String> {
     Ok((id.to_owned(), source))
 }
 
-/// The client of one endpoint, written `[anthropic+]URL#MODEL`; its key is in [`ONE_KEY`].
-pub(crate) fn one(text: &str) -> anyhow::Result<Upstream> {
+/// The client of one endpoint, written `[anthropic+]URL#MODEL`, and the store that it remembers seals in where its
+/// shape has them; its key is in [`ONE_KEY`].
+pub(crate) fn one(text: &str, data: &DataArgs) -> anyhow::Result<(Upstream, Option<Store>)> {
     let Some((_, id)) = text.split_once('#') else {
         bail!("write --upstream as URL#MODEL, such as http://127.0.0.1:8080/v1#kimi-k2-thinking");
     };
     let place = parse_place(&format!("{id}={text}")).map_err(|message| anyhow!(message))?;
     let alone = UpstreamArgs { upstream: vec![place], upstream_key: Vec::new() };
-    alone.client(&alone.upstream[0]).map(|(_, client)| client)
+    let (_, client) = alone.client(&alone.upstream[0])?;
+    if alone.upstream[0].dialect != Dialect::Anthropic {
+        return Ok((client, None));
+    }
+    let store = data.store()?;
+    Ok((wait(client.with_store(&store))??, Some(store)))
 }
 
 impl Source {

@@ -118,8 +118,8 @@ impl LocalModel {
     /// [`Self::context_tokens_max`].
     pub fn prepare(&self, request: &Request, top_logprobs: Option<u32>) -> Result<Prepared, ApiError> {
         let (prompt, opening) = self.prompt(request);
-        let constraint = constraint_spec(request, opening)?.filter(|_| self.has_grammar);
-        let constraint = constraint.map(|spec| self.shared.grammar.constraint(&spec)).transpose()?;
+        let spec = constraint_spec(request, opening)?;
+        let constraint = self.has_grammar.then(|| self.shared.grammar.constraint(&spec)).transpose()?;
         let budget = request.thinking.budget_tokens.filter(|_| opening != Opening::Answer);
         Ok(Prepared {
             n_new_max: self.n_new_max(prompt.len(), request.max_tokens)?,
@@ -256,12 +256,9 @@ fn engine_sampling(asked: &Sampling, seed: u64, top_logprobs: Option<u32>) -> sa
     }
 }
 
-/// What a request's grammar must hold; `None` where everything is free.
-fn constraint_spec(request: &Request, opening: Opening) -> Result<Option<ConstraintSpec>, ApiError> {
+/// What a request's grammar must hold: without tools and format only that no tool section is opened.
+fn constraint_spec(request: &Request, opening: Opening) -> Result<ConstraintSpec, ApiError> {
     let tools = request.conversation.tools();
-    if tools.is_empty() && request.response_format == ResponseFormat::Text {
-        return Ok(None);
-    }
     let spec = |tool: &perilune_chat::message::Tool| ToolSpec {
         name: tool.name().to_owned(),
         parameters: tool.parameters().cloned().map(Value::Object),
@@ -275,7 +272,7 @@ fn constraint_spec(request: &Request, opening: Opening) -> Result<Option<Constra
         parallel: !request.single_tool_call,
         next_call_idx,
     };
-    Ok(Some(ConstraintSpec { tools, response_format: request.response_format.clone(), opening }))
+    Ok(ConstraintSpec { tools, response_format: request.response_format.clone(), opening })
 }
 
 /// Whether the caller demands that all of a tool's schema is enforced.

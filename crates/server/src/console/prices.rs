@@ -13,6 +13,8 @@ use serde::Deserialize;
 
 /// Where, and what it is called.
 pub(super) const PAGE: (&str, &str) = ("/console/prices", "Prices");
+/// What its three prices are called.
+const LABELS: [&str; 3] = ["Input", "Cached input", "Output"];
 /// Bytes of a model's id.
 const MODEL_BYTES_MAX: usize = 200;
 
@@ -87,7 +89,10 @@ async fn body(app: &App, session: &Session, typed: &Typed, wrong: Option<&str>) 
     let free: Vec<&str> = free.map(String::as_str).collect();
     Ok(html! {
         (alert(wrong))
-        p.hint { "US dollars per million tokens. A change counts for every request that ends after it." }
+        p.hint {
+            "US dollars per million tokens. A change counts for every request that ends after it. The prices of a new "
+            "data folder are placeholders: what the vendor's own service asked."
+        }
         @if !free.is_empty() { p { "Without a price, and so free of charge: " (free.join(", ")) "." } }
         (table(session, &prices))
         (form(session, typed))
@@ -96,13 +101,15 @@ async fn body(app: &App, session: &Session, typed: &Typed, wrong: Option<&str>) 
 
 fn table(session: &Session, prices: &[(String, Price)]) -> Markup {
     let rows = html! {
-        table {
+        table.cards {
             thead { tr {
-                th { "Model" } th.number { "Input" } th.number { "Cached input" } th.number { "Output" } th { "" }
+                th { "Model" } @for label in LABELS { th.number { (label) } } th { "" }
             } }
             tbody { @for (model, price) in prices { tr {
                 th.name scope="row" { (model) }
-                @for dollars in price.dollars_per_million() { td.number { (format!("{dollars:.3}")) } }
+                @for (label, dollars) in LABELS.iter().zip(price.dollars_per_million()) {
+                    td.number data-label=(label) { (format!("{dollars:.3}")) }
+                }
                 td { (change(session, model, price)) }
             } } }
         }
@@ -112,14 +119,14 @@ fn table(session: &Session, prices: &[(String, Price)]) -> Markup {
 
 fn change(session: &Session, model: &str, price: &Price) -> Markup {
     let values = price.dollars_per_million().map(|dollars| dollars.to_string());
-    let fields = [("input", "Input"), ("cached", "Cached input"), ("output", "Output")];
+    let names = ["input", "cached", "output"];
     html! {
         details {
             summary aria-label=(format!("Change {model}")) { "Change…" }
             form.stack method="post" action=(PAGE.0) {
                 (token_field(session))
                 input type="hidden" name="model" value=(model);
-                @for ((name, label), value) in fields.iter().zip(&values) {
+                @for ((name, label), value) in names.iter().zip(LABELS).zip(&values) {
                     label { (label) " " input name=(name) value=(value) inputmode="decimal" required; }
                 }
                 button type="submit" { "Save" }

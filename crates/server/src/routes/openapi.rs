@@ -21,15 +21,25 @@ struct Operation {
     /// Media types of a good answer.
     media: &'static [&'static str],
     error: Value,
+    /// Statuses that its handler may fail with.
     statuses: &'static [&'static str],
+    /// Whether it wants a key where there are any.
+    is_keyed: bool,
 }
 
 const JSON: &[&str] = &["application/json"];
 const JSON_OR_EVENTS: &[&str] = &["application/json", "text/event-stream"];
-/// Statuses that an endpoint with a body may fail with.
-const BODY_ERRORS: &[&str] = &["400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503"];
-/// Statuses that an endpoint without one may fail with.
-const PLAIN_ERRORS: &[&str] = &["401", "403", "500"];
+/// Of an operation that looks at the key and nothing else.
+const KEY_ERRORS: &[&str] = &["401", "403", "500"];
+/// Of one that names a model besides.
+const MODEL_ERRORS: &[&str] = &["401", "403", "404", "500"];
+/// Of one that reads a body and counts it.
+const COUNT_ERRORS: &[&str] = &["400", "401", "403", "404", "408", "413", "415", "500"];
+/// Of one whose work passes the key's limits and the engine's queue.
+const WORK_ERRORS: &[&str] = &["400", "401", "403", "404", "408", "413", "415", "429", "500", "503"];
+/// Of one whose work another endpoint may do.
+const FORWARD_ERRORS: &[&str] =
+    &["400", "401", "403", "404", "408", "413", "415", "429", "500", "502", "503"];
 
 /// The document: OpenAPI 3.1.0, schemas in JSON Schema draft 2020-12. The console's pages are not in it.
 #[must_use]
@@ -64,28 +74,26 @@ fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
 
 fn paths(s: &mut SchemaGenerator) -> Value {
     let (openai_error, anthropic_error) = (schema::<openai::ErrorBody>(s), schema::<anthropic::ErrorBody>(s));
-    let post = |summary, body, answer, media| Operation {
-        summary,
-        body: Some(body),
-        answer,
-        media,
-        error: openai_error.clone(),
-        statuses: BODY_ERRORS,
-    };
-    let get = |summary, answer| Operation {
+    let get = |summary, answer, statuses| Operation {
         summary,
         body: None,
         answer,
         media: JSON,
         error: openai_error.clone(),
-        statuses: PLAIN_ERRORS,
+        statuses,
+        is_keyed: true,
+    };
+    let post = |summary, body, answer, media, statuses| Operation {
+        body: Some(body),
+        media,
+        ..get(summary, answer, statuses)
     };
     let anthropic = |operation: Operation| Operation { error: anthropic_error.clone(), ..operation };
+    let open = |summary, answer| Operation { is_keyed: false, ..get(summary, answer, &[]) };
     let (chat, completion) = (schema::<openai::ChatRequest>(s), schema::<openai::CompletionRequest>(s));
     let messages = schema::<anthropic::MessagesRequest>(s);
     let health = schema::<Health>(s);
-    let mut model = get("One model", schema::<openai::Model>(s)).value();
-    model["responses"]["404"] = model["responses"]["500"].clone();
+    let mut model = get("One model", schema::<openai::Model>(s), MODEL_ERRORS).value();
     model["parameters"] =
         json!([{ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }]);
     let chat_answer = schema::<openai::ChatResponse>(s);
@@ -93,20 +101,21 @@ fn paths(s: &mut SchemaGenerator) -> Value {
     let messages_answer = schema::<anthropic::MessagesResponse>(s);
     let count = schema::<anthropic::CountTokensResponse>(s);
     let estimate = schema::<openai::TokenCountResponse>(s);
-    let mut ready = get("Are new requests taken?", health.clone()).value();
-    ready["responses"]["503"] = ready["responses"]["200"].clone();
-    let mut metrics = get("Figures for Prometheus", json!({ "type": "string" })).value();
+    let mut ready = open("Are new requests taken?", health.clone()).value();
+    let content = ready["responses"]["200"]["content"].clone();
+    ready["responses"]["503"] = json!({ "description": "The server is stopping.", "content": content });
+    let mut metrics = get("Figures for Prometheus", json!({ "type": "string" }), KEY_ERRORS).value();
     metrics["responses"]["200"]["content"] = json!({ "text/plain": { "schema": { "type": "string" } } });
     json!({
-        "/v1/chat/completions": { "post": post("Answer a conversation", chat.clone(), chat_answer, JSON_OR_EVENTS).value() },
-        "/v1/completions": { "post": post("Continue raw text or token ids", completion, completion_answer, JSON_OR_EVENTS).value() },
-        "/v1/messages": { "post": anthropic(post("Answer a conversation", messages.clone(), messages_answer, JSON_OR_EVENTS)).value() },
-        "/v1/messages/count_tokens": { "post": anthropic(post("Count a conversation's tokens", messages, count, JSON)).value() },
-        "/v1/models": { "get": get("The models on offer", schema::<openai::ModelList>(s)).value() },
+        "/v1/chat/completions": { "post": post("Answer a conversation", chat.clone(), chat_answer, JSON_OR_EVENTS, FORWARD_ERRORS).value() },
+        "/v1/completions": { "post": post("Continue raw text or token ids", completion, completion_answer, JSON_OR_EVENTS, WORK_ERRORS).value() },
+        "/v1/messages": { "post": anthropic(post("Answer a conversation", messages.clone(), messages_answer, JSON_OR_EVENTS, FORWARD_ERRORS)).value() },
+        "/v1/messages/count_tokens": { "post": anthropic(post("Count a conversation's tokens", messages, count, JSON, COUNT_ERRORS)).value() },
+        "/v1/models": { "get": get("The models on offer", schema::<openai::ModelList>(s), KEY_ERRORS).value() },
         "/v1/models/{id}": { "get": model },
-        "/v1/tokenizers/estimate-token-count": { "post": post("Count a conversation's tokens", chat, estimate, JSON).value() },
-        "/v1/users/me/balance": { "get": get("What the key may still spend", schema::<Balance>(s)).value() },
-        "/health": { "get": get("Does the process answer?", health).value() },
+        "/v1/tokenizers/estimate-token-count": { "post": post("Count a conversation's tokens", chat, estimate, JSON, COUNT_ERRORS).value() },
+        "/v1/users/me/balance": { "get": get("What the key may still spend", schema::<Balance>(s), KEY_ERRORS).value() },
+        "/health": { "get": open("Does the process answer?", health).value() },
         "/ready": { "get": ready },
         "/metrics": { "get": metrics },
     })
@@ -134,6 +143,9 @@ impl Operation {
                 .insert((*status).to_owned(), json!({ "description": "The error.", "content": content }));
         }
         let mut operation = json!({ "summary": self.summary, "responses": responses });
+        if !self.is_keyed {
+            operation["security"] = json!([]);
+        }
         if let Some(body) = self.body {
             operation["requestBody"] =
                 json!({ "required": true, "content": { "application/json": { "schema": body } } });

@@ -6,6 +6,7 @@ use crate::app::{App, Served};
 use crate::error::{ApiError, Shape};
 use crate::job::blocking;
 use crate::limits::Standing;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::HeaderMap;
@@ -46,8 +47,13 @@ pub(crate) async fn models(State(app): State<App>, headers: HeaderMap) -> Respon
     reply(listed, Shape::OpenAi)
 }
 
-/// One of them.
-pub(crate) async fn model(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+/// One of them; an id that is not UTF-8 is none of them.
+pub(crate) async fn model(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let id = id.map_or_else(|_| char::REPLACEMENT_CHARACTER.to_string(), |Path(id)| id);
     let found = client(&app, &headers).await.and_then(|_| app.served(Some(&id)));
     reply(found.map(|(id, served)| json(&entry(&app, &id, &served), &Standing::default())), Shape::OpenAi)
 }

@@ -1,4 +1,5 @@
-//! What must survive a restart: API keys, balances, prices and one ledger line per request, in one SQLite file.
+//! What must survive a restart: API keys, balances, prices, one ledger line per request and what endpoints elsewhere
+//! sealed their thinking with, in one SQLite file.
 //!
 //! One thread owns the connection that writes and runs jobs in the order they come, so there is one writer; keys are
 //! looked up through a connection that only reads, where they are asked for. Another process (the command line) may
@@ -11,11 +12,13 @@ mod keys;
 mod ledger;
 mod price;
 mod schema;
+mod seals;
 
 pub use error::StoreError;
 pub use keys::{BalanceChange, Key, KeyChange, KeyKind, KeyLimits, NewKey, digest};
 pub use ledger::{Line, Opened, Outcome, Period, Status, Totals};
 pub use price::{PRICE_DOLLARS_MAX, Price, Usd};
+pub(crate) use seals::TextDigest;
 
 use rusqlite::{Connection, OpenFlags};
 use std::future::Future;

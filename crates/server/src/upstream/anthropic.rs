@@ -2,6 +2,7 @@
 
 use super::body::{Out, broken};
 use super::{Came, refusal};
+use crate::store::{Store, StoreError, TextDigest};
 use perilune_chat::message::{Request, ResponseFormat};
 use perilune_chat::model::{ModelError, Usage};
 use perilune_chat::scanner::{Closing, Delta, Finish};
@@ -67,28 +68,58 @@ pub(super) fn request(request: &Request, model: &str, seals: &Seals) -> Messages
 #[derive(Default)]
 pub(super) struct Seals {
     kept: Mutex<Kept>,
+    /// Where they outlive this process, and the endpoint's name there.
+    store: Option<(Store, String)>,
 }
 
 #[derive(Default)]
 struct Kept {
-    by_text: HashMap<[u8; 32], String>,
+    by_text: HashMap<TextDigest, String>,
     /// Oldest first.
-    order: VecDeque<[u8; 32]>,
+    order: VecDeque<TextDigest>,
+}
+
+impl Kept {
+    /// Keeps a seal; the text whose seal had to make room for it, where one had.
+    fn put(&mut self, digest: TextDigest, seal: String) -> Option<TextDigest> {
+        if self.by_text.insert(digest, seal).is_none() {
+            self.order.push_back(digest);
+        }
+        if self.order.len() <= SEALS_MAX {
+            return None;
+        }
+        let oldest = self.order.pop_front()?;
+        self.by_text.remove(&oldest);
+        Some(oldest)
+    }
+}
+
+fn digest(thinking: &str) -> TextDigest {
+    Sha256::digest(thinking.as_bytes()).into()
 }
 
 impl Seals {
+    /// Those that the store has of the endpoint; later ones go there too.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn of(store: Store, endpoint: String) -> Result<Self, StoreError> {
+        let mut kept = Kept::default();
+        for (digest, seal) in store.seals(&endpoint, SEALS_MAX).await? {
+            kept.put(digest, seal);
+        }
+        Ok(Self { kept: Mutex::new(kept), store: Some((store, endpoint)) })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, thinking: &str, seal: String) {
-        let (mut kept, digest) = (self.lock(), Sha256::digest(thinking.as_bytes()).into());
-        if kept.by_text.insert(digest, seal).is_none() {
-            kept.order.push_back(digest);
-        }
-        if kept.order.len() > SEALS_MAX {
-            let oldest = kept.order.pop_front();
-            oldest.map(|digest| kept.by_text.remove(&digest));
+        let digest = digest(thinking);
+        let oldest = self.lock().put(digest, seal.clone());
+        if let Some((store, endpoint)) = &self.store {
+            store.keep_seal(endpoint, digest, seal, oldest);
         }
     }
 
@@ -97,8 +128,7 @@ impl Seals {
         let kept = self.lock();
         blocks.retain_mut(|block| {
             let Some(thinking) = &block.thinking else { return true };
-            let digest: [u8; 32] = Sha256::digest(thinking.as_bytes()).into();
-            match kept.by_text.get(&digest) {
+            match kept.by_text.get(&digest(thinking)) {
                 Some(seal) => block.signature = Some(seal.clone()),
                 None => return kept.by_text.is_empty(),
             }

@@ -11,6 +11,7 @@ mod sse;
 
 use crate::answer::{End, Piece, Progress};
 use crate::error::ApiError;
+use crate::store::{Store, StoreError};
 use body::read;
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderValue, Method, Uri, header};
@@ -130,6 +131,19 @@ impl Upstream {
             seals: Arc::default(),
             client: Client::builder(TokioExecutor::new()).build(https),
         })
+    }
+
+    /// The same client, which remembers in `store` what the endpoint seals its thinking with, so that a later process
+    /// can send that thinking back. Only Anthropic's shape has seals.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn with_store(mut self, store: &Store) -> Result<Self, StoreError> {
+        if self.dialect == Dialect::Anthropic {
+            let name = format!("{}#{}", self.uri, self.model);
+            self.seals = Arc::new(anthropic::Seals::of(store.clone(), name).await?);
+        }
+        Ok(self)
     }
 
     /// Whether the endpoint's format can carry this request.
