@@ -23,6 +23,23 @@ pub struct MappedPart {
     range: Range<usize>,
 }
 
+impl MappedPart {
+    /// The file.
+    pub fn file(&self) -> &Arc<MappedFile> {
+        &self.file
+    }
+
+    /// The bytes of it.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Whether its last page is in memory, which stands for all: what reads far ahead by itself comes from the front.
+    pub fn is_resident(&self) -> bool {
+        self.range.is_empty() || self.file.is_resident(self.range.end - 1)
+    }
+}
+
 /// Plain element types that a file's bytes can be read as.
 pub trait Element: bytemuck::Pod + Send + Sync {}
 impl Element for u8 {}
@@ -52,6 +69,14 @@ impl<T: Element> Buffer<T> {
         match self {
             Buffer::Owned(elements) => elements,
             Buffer::Mapped(part) => bytemuck::cast_slice(&part.file.bytes()[part.range.clone()]),
+        }
+    }
+
+    /// Where it lies, if in a mapped file.
+    pub fn mapped_part(&self) -> Option<&MappedPart> {
+        match self {
+            Buffer::Owned(_) => None,
+            Buffer::Mapped(part) => Some(part),
         }
     }
 
@@ -165,6 +190,17 @@ impl Matrix {
             MatrixData::Int8 { codes, scales } => codes.owned_bytes() + scales.owned_bytes(),
             MatrixData::Int4 { packed, scales } => packed.owned_bytes() + scales.owned_bytes(),
         }
+    }
+
+    /// The parts of mapped files that hold it, elements before scales; none of what is in memory of its own.
+    pub fn mapped_parts(&self) -> impl Iterator<Item = &MappedPart> {
+        let parts = match &self.data {
+            MatrixData::F32(w) => [w.mapped_part(), None],
+            MatrixData::Bf16(w) => [w.mapped_part(), None],
+            MatrixData::Int8 { codes, scales } => [codes.mapped_part(), scales.mapped_part()],
+            MatrixData::Int4 { packed, scales } => [packed.mapped_part(), scales.mapped_part()],
+        };
+        parts.into_iter().flatten()
     }
 
     /// Row `row_idx` as `f32` into `out` `[K]`, exactly.
