@@ -16,9 +16,9 @@ use std::thread::JoinHandle;
 /// read-ahead says (`force_page_cache_ra`), which is seldom less than this.
 pub const ASK_BYTES: usize = 128 << 10;
 
-/// A queue of parts to ask for, and the thread that asks.
+/// A queue of parts to ask for or to let go, and the thread that does.
 pub struct ReadAhead {
-    parts: Option<Sender<MappedPart>>,
+    parts: Option<Sender<(MappedPart, Advice)>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -30,15 +30,24 @@ impl ReadAhead {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
         let builder = std::thread::Builder::new().name("perilune-ahead".to_owned());
-        let thread = builder.spawn(move || ask_for_all(&receiver, &seen)).ok();
+        let thread = builder.spawn(move || work(&receiver, &seen)).ok();
         ReadAhead { parts: thread.is_some().then_some(sender), stop, thread }
     }
 
     /// Ask for `part` after what was asked for before.
     pub fn ask(&self, part: &MappedPart) {
+        self.queue(part, Advice::WillNeed);
+    }
+
+    /// Let go of `part`, which was read: unmapping its pages takes a while, too.
+    pub fn let_go(&self, part: &MappedPart) {
+        self.queue(part, Advice::DontNeed);
+    }
+
+    fn queue(&self, part: &MappedPart, advice: Advice) {
         if let Some(parts) = &self.parts {
-            // The receiver lives until the thread is told to stop, and then nothing is needed.
-            let _ = parts.send(part.clone());
+            // The receiver lives as long as its sender does.
+            let _ = parts.send((part.clone(), advice));
         }
     }
 
@@ -54,6 +63,7 @@ impl ReadAhead {
 }
 
 impl Drop for ReadAhead {
+    /// What is still to be asked for is forgotten, what is to be let go is.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.parts = None;
@@ -64,15 +74,22 @@ impl Drop for ReadAhead {
     }
 }
 
-fn ask_for_all(parts: &Receiver<MappedPart>, stop: &AtomicBool) {
-    for part in parts {
-        let range = part.range();
-        for start in range.clone().step_by(ASK_BYTES) {
-            if stop.load(Ordering::Relaxed) {
-                return;
-            }
-            part.file().advise(start..range.end.min(start + ASK_BYTES), Advice::WillNeed);
+fn work(parts: &Receiver<(MappedPart, Advice)>, stop: &AtomicBool) {
+    for (part, advice) in parts {
+        match advice {
+            Advice::WillNeed => ask_for(&part, stop),
+            advice => part.file().advise(part.range(), advice),
         }
+    }
+}
+
+fn ask_for(part: &MappedPart, stop: &AtomicBool) {
+    let range = part.range();
+    for start in range.clone().step_by(ASK_BYTES) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        part.file().advise(start..range.end.min(start + ASK_BYTES), Advice::WillNeed);
     }
 }
 
@@ -101,6 +118,7 @@ mod tests {
         part.file().advise(part.range(), Advice::DontNeed);
         let ahead = ReadAhead::start();
         (0..1_000).for_each(|_| ahead.ask(part));
+        ahead.let_go(part);
         ahead.ask_for([&matrix, &Matrix::from_f32(1, 1, vec![1.0])]);
         drop(ahead);
         let mut after = vec![1.0; 4_096];

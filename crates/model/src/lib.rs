@@ -11,6 +11,7 @@ pub mod weights;
 
 pub mod plan;
 pub mod synth;
+pub mod touched;
 pub mod train;
 pub mod verify;
 pub mod watch;

@@ -6,7 +6,6 @@ use crate::layout::Kind;
 use perilune_kernels::ahead::ReadAhead;
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::SwiGlu;
-use perilune_kernels::map::Advice;
 use perilune_kernels::matrix::{Buffer, MappedPart, Matrix, MatrixData};
 
 /// Bytes that are asked of the disk before the matrix that is re-encoded: enough for its next seconds, and little
@@ -216,7 +215,7 @@ impl Window {
         for part in matrix.mapped_parts() {
             self.n_bytes = self.n_bytes.saturating_sub(part.range().len());
             // The published bytes are not read again, so they need not stay mapped.
-            part.file().advise(part.range(), Advice::DontNeed);
+            self.ahead.let_go(part);
         }
         *matrix = encoded;
     }
