@@ -5,6 +5,7 @@ pub mod config;
 pub mod layout;
 
 pub mod cache;
+pub mod chunk;
 pub mod forward;
 pub mod solo;
 pub mod weights;

@@ -293,10 +293,21 @@ fn bench_projects_a_slice_to_more_layers_and_another_machine() {
     let dir = golden("c/int4");
     let args =
         ["bench", dir.to_str().unwrap(), "--prompt", "8", "--decode", "2", "--runs", "1", "--accuracy", "0"];
-    let more =
-        ["--cached", "100", "--project", "61", "--project-vocab", "1000", "--bandwidth", "400GB/s", "--json"];
+    let more = [
+        "--chunk",
+        "3",
+        "--cached",
+        "100",
+        "--project",
+        "61",
+        "--project-vocab",
+        "1000",
+        "--bandwidth",
+        "400GB/s",
+        "--json",
+    ];
     let report: serde_json::Value = serde_json::from_str(&ok(&[&args[..], &more].concat())).unwrap();
-    assert_eq!(report["runs"][0]["cached"], 100);
+    assert_eq!((&report["runs"][0]["cached"], &report["runs"][0]["chunk"]), (&100.into(), &3.into()));
     let projection = &report["projections"][0];
     assert_eq!((&projection["layers"], &projection["vocab"]), (&61.into(), &1000.into()));
     assert_eq!(projection["context"], 109);

@@ -54,6 +54,9 @@ pub(crate) struct BenchArgs {
     /// Prompt lengths to measure, in tokens [default: 512, of a start 4]
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     prompt: Vec<usize>,
+    /// Tokens of a prompt that pass together
+    #[arg(long, value_name = "N", default_value_t = PREFILL_CHUNK)]
+    chunk: usize,
     /// Tokens to decode in each measurement
     #[arg(long, value_name = "N", default_value_t = 32)]
     decode: usize,
@@ -131,6 +134,7 @@ struct Measurement {
     threads: usize,
     cached: usize,
     prompt: usize,
+    chunk: usize,
     decode: usize,
     batch: usize,
     prefill_tokens_per_s: f64,
@@ -167,7 +171,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         return list_kernels(args.json);
     }
     let Some(dir) = &args.dir else { bail!("give the folder of a checkpoint, or --kernels") };
-    ensure!(args.runs > 0 && args.decode > 0, "--runs and --decode are at least 1");
+    ensure!(
+        args.runs > 0 && args.decode > 0 && args.chunk > 0,
+        "--runs, --decode and --chunk are at least 1"
+    );
     if args.start {
         return start::run(args, dir);
     }
@@ -248,7 +255,7 @@ fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::
     for &prompt in args.prompts() {
         for &batch in &args.batch {
             for &cached in &args.cached {
-                let shape = Shape { cached, prompt, batch, decode: args.decode };
+                let shape = Shape { cached, prompt, batch, decode: args.decode, chunk: args.chunk };
                 let run = measure_runs(args, model, shape, report)?;
                 if let (Some(layers), Some(limits)) = (args.project, report.limits.last()) {
                     let (vocab, context) = (args.project_vocab, args.project_context);
@@ -269,6 +276,7 @@ struct Shape {
     prompt: usize,
     batch: usize,
     decode: usize,
+    chunk: usize,
 }
 
 /// Medians of a measurement's runs.
@@ -296,6 +304,7 @@ fn measure_runs(
         threads: model.cpu().pool().n_threads(),
         cached: shape.cached,
         prompt: shape.prompt,
+        chunk: shape.chunk,
         decode: shape.decode,
         batch: shape.batch,
         prefill_tokens_per_s: shape.prompt as f64 / prefill_s,
@@ -335,8 +344,8 @@ fn measure(
     let start = Instant::now();
     for blocks in blocks.chunks(n_blocks) {
         let ids = random_ids(model, prompt, seed + u64::from(blocks[0]));
-        for (i, ids) in ids.chunks(PREFILL_CHUNK).enumerate() {
-            let done = i * PREFILL_CHUNK;
+        for (i, ids) in ids.chunks(shape.chunk).enumerate() {
+            let done = i * shape.chunk;
             let is_last = done + ids.len() == prompt;
             let wanted = if is_last { Wanted::Last } else { Wanted::Nothing };
             let first_position = cached + done;

@@ -10,7 +10,7 @@ use perilune_kernels::ahead::ASK_BYTES;
 use perilune_kernels::map::{MappedFile, PAGE_BYTES};
 use perilune_kernels::router::{Chosen, arg_max};
 use perilune_model::forward::{Arithmetic, Model, Phase, Probe, Wanted};
-use perilune_model::solo::{PREFILL_CHUNK, Solo};
+use perilune_model::solo::Solo;
 use perilune_model::touched::{self, FilePages};
 use perilune_model::weights::Dense;
 use rustix::fs::{Advice, fadvise};
@@ -157,8 +157,8 @@ fn start(args: &BenchArgs, dir: &Path, prompt: usize) -> anyhow::Result<(Model, 
     let mut experts = Experts::default();
     let mut solo = Solo::new(&model, prompt);
     let mut logits = Vec::new();
-    for (i, part) in ids.chunks(PREFILL_CHUNK).enumerate() {
-        let is_last = i * PREFILL_CHUNK + part.len() == prompt;
+    for (i, part) in ids.chunks(args.chunk).enumerate() {
+        let is_last = i * args.chunk + part.len() == prompt;
         let wanted = if is_last { Wanted::Last } else { Wanted::Nothing };
         logits = solo.advance(part, Phase::Prefill, wanted, &mut experts)?;
     }
