@@ -16,7 +16,7 @@ pub enum Buffer<T> {
     Mapped(MappedPart),
 }
 
-/// A byte range of a mapped file, aligned for the element type of the [`Buffer`] that holds it.
+/// A byte range of a mapped file; in a [`Buffer`] aligned for its element type.
 #[derive(Clone)]
 pub struct MappedPart {
     file: Arc<MappedFile>,
@@ -24,6 +24,11 @@ pub struct MappedPart {
 }
 
 impl MappedPart {
+    /// The bytes `range` of `file`.
+    pub fn new(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
+        MappedPart { file: Arc::clone(file), range }
+    }
+
     /// The file.
     pub fn file(&self) -> &Arc<MappedFile> {
         &self.file
@@ -55,7 +60,7 @@ impl<T: Element> Buffer<T> {
     pub fn mapped(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
         let bytes = &file.bytes()[range.clone()];
         match bytemuck::try_cast_slice::<u8, T>(bytes) {
-            Ok(_) => Buffer::Mapped(MappedPart { file: Arc::clone(file), range }),
+            Ok(_) => Buffer::Mapped(MappedPart::new(file, range)),
             Err(_) => {
                 let mut elements = vec![T::zeroed(); bytes.len() / size_of::<T>()];
                 bytemuck::cast_slice_mut::<T, u8>(&mut elements).copy_from_slice(bytes);

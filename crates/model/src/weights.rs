@@ -2,11 +2,12 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Tensor};
 use crate::config::Config;
-use crate::layout::Kind;
+use crate::layout::{self, Kind};
 use perilune_kernels::ahead::ReadAhead;
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::SwiGlu;
 use perilune_kernels::matrix::{Buffer, MappedPart, Matrix, MatrixData};
+use std::cell::RefCell;
 
 /// Bytes that are asked of the disk before the matrix that is re-encoded: enough for its next seconds, and little
 /// beside a machine that runs such a model.
@@ -99,36 +100,25 @@ impl Weights {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
         let config = &checkpoint.config;
-        let loader = Loader { checkpoint, config };
+        let window = (dense == Dense::Int8).then(|| RefCell::new(Window::of_dense(checkpoint)));
+        let loader = Loader { checkpoint, config, cpu, window };
         let model = format!("{}model", config.tensor_prefix);
-        let layer = |i: usize| loader.layer(&format!("{model}.layers.{i}"), i);
-        let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?;
-        let (v, c) = (config.vocab_size, config.hidden_size);
-        let embedding = loader.plain(&format!("{model}.embed_tokens"), v, c)?;
-        let head = match config.tie_word_embeddings {
-            true => embedding.clone(),
-            false => loader.plain(&format!("{}lm_head", config.tensor_prefix), v, c)?,
-        };
-        let norm = loader.vector(&format!("{model}.norm.weight"))?;
-        let mut weights = Weights { embedding, layers, norm, head };
-        if dense == Dense::Int8 {
-            weights.encode_int8(cpu, &mut progress);
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer_idx in 0..config.num_hidden_layers {
+            progress(layer_idx, config.num_hidden_layers);
+            layers.push(loader.layer(&format!("{model}.layers.{layer_idx}"), layer_idx)?);
         }
+        let (v, c) = (config.vocab_size, config.hidden_size);
+        let embedding_stem = format!("{model}.embed_tokens");
+        let head_stem = format!("{}lm_head", config.tensor_prefix);
+        let head_stem = if config.tie_word_embeddings { &embedding_stem } else { &head_stem };
+        let embedding = loader.plain(&embedding_stem, v, c)?;
+        let is_shared = config.tie_word_embeddings && dense == Dense::AsPublished;
+        let head = if is_shared { embedding.clone() } else { loader.dense(head_stem, v, c)? };
+        let norm = loader.vector(&format!("{model}.norm.weight"))?;
+        let weights = Weights { embedding, layers, norm, head };
         progress(config.num_hidden_layers, config.num_hidden_layers);
         Ok(weights)
-    }
-
-    /// Re-encode every matrix that [`Dense`] speaks of, in the order of the layers.
-    fn encode_int8(&mut self, cpu: &Cpu, progress: &mut impl FnMut(usize, usize)) {
-        let n_layers = self.layers.len();
-        let published: Vec<&Matrix> = self.layers.iter().flat_map(Layer::dense).chain([&self.head]).collect();
-        let parts = published.iter().flat_map(|m| m.mapped_parts().cloned()).collect();
-        let mut window = Window { ahead: ReadAhead::start(), parts, n_asked: 0, n_bytes: 0 };
-        for (layer_idx, layer) in self.layers.iter_mut().enumerate() {
-            progress(layer_idx, n_layers);
-            layer.dense_mut().into_iter().for_each(|matrix| window.encode(cpu, matrix));
-        }
-        window.encode(cpu, &mut self.head);
     }
 
     /// Every matrix, with the part of the model it belongs to.
@@ -169,18 +159,6 @@ impl Layer {
             Mlp::Moe(moe) => Some(&moe.router),
         }
     }
-
-    /// Those of [`Layer::dense`], to be changed.
-    fn dense_mut(&mut self) -> Vec<&mut Matrix> {
-        let a = &mut self.attention;
-        let mut all = vec![&mut a.q_a, &mut a.kv_a, &mut a.q_b, &mut a.kv_b, &mut a.o];
-        let mlp = match &mut self.mlp {
-            Mlp::Dense(mlp) => Some(mlp),
-            Mlp::Moe(moe) => moe.shared.as_mut(),
-        };
-        all.extend(mlp.into_iter().flat_map(|mlp| [&mut mlp.gate, &mut mlp.up, &mut mlp.down]));
-        all
-    }
 }
 
 impl Attention {
@@ -190,7 +168,7 @@ impl Attention {
     }
 }
 
-/// Parts of mapped files in the order they are read once, some of them asked for.
+/// Tensors in the order they are read once, some of them asked for.
 struct Window {
     ahead: ReadAhead,
     parts: Vec<MappedPart>,
@@ -200,30 +178,46 @@ struct Window {
 }
 
 impl Window {
-    /// Re-encode `matrix` in place, after asking for the parts that follow. What lies in mapped files comes in the order
-    /// of `parts`.
-    fn encode(&mut self, cpu: &Cpu, matrix: &mut Matrix) {
-        if matrix.is_integer() {
-            return;
+    /// The tensors that [`Dense`] speaks of.
+    fn of_dense(checkpoint: &Checkpoint) -> Self {
+        let config = &checkpoint.config;
+        let is_dense = |kind| match kind {
+            Kind::Attention | Kind::DenseMlp | Kind::SharedExpert | Kind::Head => true,
+            Kind::Embedding => config.tie_word_embeddings,
+            Kind::Norm | Kind::RoutedExpert | Kind::Router => false,
+        };
+        let dense = layout::expected(config).filter(|spec| is_dense(spec.kind));
+        let part = |tensor: Tensor<'_>| MappedPart::new(tensor.file, tensor.range);
+        let mut parts: Vec<_> = dense.filter_map(|spec| checkpoint.tensor(&spec.name).map(part)).collect();
+        if config.tie_word_embeddings && !parts.is_empty() {
+            // As the head it comes last.
+            parts.rotate_left(1);
         }
+        Window { ahead: ReadAhead::start(), parts, n_asked: 0, n_bytes: 0 }
+    }
+
+    /// Ask for the tensors that come next.
+    fn ask(&mut self) {
         while let Some(part) = self.parts.get(self.n_asked).filter(|_| self.n_bytes < AHEAD_BYTES) {
             self.ahead.ask(part);
             self.n_bytes += part.range().len();
             self.n_asked += 1;
         }
-        let encoded = matrix.to_int8(cpu);
-        for part in matrix.mapped_parts() {
-            self.n_bytes = self.n_bytes.saturating_sub(part.range().len());
-            // The published bytes are not read again, so they need not stay mapped.
-            self.ahead.let_go(part);
-        }
-        *matrix = encoded;
+    }
+
+    /// `part` was read and is not read again, so it need not stay mapped.
+    fn let_go(&mut self, part: &MappedPart) {
+        self.n_bytes = self.n_bytes.saturating_sub(part.range().len());
+        self.ahead.let_go(part);
     }
 }
 
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a Config,
+    cpu: &'a Cpu,
+    /// There where matrices are re-encoded.
+    window: Option<RefCell<Window>>,
 }
 
 impl Loader<'_> {
@@ -242,24 +236,24 @@ impl Loader<'_> {
             (c.num_attention_heads, c.qk_nope_head_dim, c.qk_rope_head_dim, c.v_head_dim);
         let (hidden, q_rank, rank) = (c.hidden_size, c.q_lora_rank, c.kv_lora_rank);
         Ok(Attention {
-            q_a: self.plain(&format!("{stem}.q_a_proj"), q_rank, hidden)?,
+            q_a: self.dense(&format!("{stem}.q_a_proj"), q_rank, hidden)?,
             q_a_norm: self.vector(&format!("{stem}.q_a_layernorm.weight"))?,
-            q_b: self.plain(&format!("{stem}.q_b_proj"), h * (nope + rope), q_rank)?,
-            kv_a: self.plain(&format!("{stem}.kv_a_proj_with_mqa"), rank + rope, hidden)?,
+            q_b: self.dense(&format!("{stem}.q_b_proj"), h * (nope + rope), q_rank)?,
+            kv_a: self.dense(&format!("{stem}.kv_a_proj_with_mqa"), rank + rope, hidden)?,
             kv_a_norm: self.vector(&format!("{stem}.kv_a_layernorm.weight"))?,
-            kv_b: self.plain(&format!("{stem}.kv_b_proj"), h * (nope + v), rank)?,
-            o: self.plain(&format!("{stem}.o_proj"), hidden, h * v)?,
+            kv_b: self.dense(&format!("{stem}.kv_b_proj"), h * (nope + v), rank)?,
+            o: self.dense(&format!("{stem}.o_proj"), hidden, h * v)?,
         })
     }
 
     fn mlp(&self, stem: &str, layer_idx: usize) -> Result<Mlp, CheckpointError> {
         let c = self.config;
         if !c.is_moe_layer(layer_idx) {
-            return Ok(Mlp::Dense(self.swiglu(stem, c.intermediate_size, false)?));
+            return Ok(Mlp::Dense(self.swiglu(stem, c.intermediate_size, true)?));
         }
-        let expert = |e: usize| self.swiglu(&format!("{stem}.experts.{e}"), c.moe_intermediate_size, true);
+        let expert = |e: usize| self.swiglu(&format!("{stem}.experts.{e}"), c.moe_intermediate_size, false);
         let shared_width = c.moe_intermediate_size * c.n_shared_experts;
-        let shared = |width| self.swiglu(&format!("{stem}.shared_experts"), width, false);
+        let shared = |width| self.swiglu(&format!("{stem}.shared_experts"), width, true);
         Ok(Mlp::Moe(Moe {
             router: self.plain(&format!("{stem}.gate"), c.n_routed_experts, c.hidden_size)?,
             bias: self.vector(&format!("{stem}.gate.e_score_correction_bias"))?,
@@ -268,17 +262,28 @@ impl Loader<'_> {
         }))
     }
 
-    fn swiglu(&self, stem: &str, width: usize, routed: bool) -> Result<SwiGlu, CheckpointError> {
+    fn swiglu(&self, stem: &str, width: usize, dense: bool) -> Result<SwiGlu, CheckpointError> {
         let c = self.config.hidden_size;
         let load = |name: &str, n_rows: usize, n_cols: usize| {
             let stem = format!("{stem}.{name}");
-            if routed { self.expert(&stem, n_rows, n_cols) } else { self.plain(&stem, n_rows, n_cols) }
+            if dense { self.dense(&stem, n_rows, n_cols) } else { self.expert(&stem, n_rows, n_cols) }
         };
         Ok(SwiGlu {
             gate: load("gate_proj", width, c)?,
             up: load("up_proj", width, c)?,
             down: load("down_proj", c, width)?,
         })
+    }
+
+    /// A matrix that [`Dense`] speaks of.
+    fn dense(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
+        let Some(window) = &self.window else { return self.plain(stem, n_rows, n_cols) };
+        let mut window = window.borrow_mut();
+        window.ask();
+        let encoded = self.plain(stem, n_rows, n_cols)?.to_int8(self.cpu);
+        let tensor = self.require(&format!("{stem}.weight"))?;
+        window.let_go(&MappedPart::new(tensor.file, tensor.range));
+        Ok(encoded)
     }
 
     /// The matrix `stem.weight`, in place.
