@@ -335,7 +335,7 @@ fn show_start(text: &mut String, start: &Start, cold: bool) -> std::fmt::Result 
             )
         }
         false if least < start.touched_bytes => {
-            writeln!(text, "only {} were in memory before: the machine has too little for them", bytes(least))
+            writeln!(text, "only {} were in memory before; the rest came from the disk", bytes(least))
         }
         _ => Ok(()),
     }
