@@ -21,11 +21,12 @@ pub struct Settings {
     pub n_running_max: usize,
     /// Most requests that wait, by class (latency, throughput); a full queue refuses more.
     pub n_waiting_max: [usize; 2],
-    /// Prefill chunks end at multiples of this position, tokens; rounded up to whole blocks of 64.
+    /// Tokens of a prefill chunk at most, rounded up to whole blocks of 64, and of each where nobody waits for it. While
+    /// others do, it is what [`ForwardModel::chunk_tokens`] finds worth their wait.
     pub chunk_tokens: usize,
     /// The same for throughput sequences while latency sequences run, whose tokens wait for such a chunk now and then.
     ///
-    /// Both are multiples of a block, so chunks end on one grid whatever the load; and a chunk reads what it wrote from
+    /// Both are multiples of a block, and so are the positions that chunks end at; and a chunk reads what it wrote from
     /// the cache, so where it ends changes no bit.
     pub busy_chunk_tokens: usize,
     /// Most prompt tokens a class computes in one step (one chunk is always allowed).

@@ -3,6 +3,7 @@
 use perilune_kernels::experts::SwiGlu;
 use perilune_kernels::router::Chosen;
 use perilune_model::cache::{Cache, CacheForm};
+use perilune_model::chunk::{PassCosts, Speeds, chunk_tokens};
 pub use perilune_model::forward::Segment;
 use perilune_model::forward::{Model, Probe, Workspace};
 use perilune_model::weights::{Mlp, Weights};
@@ -21,6 +22,11 @@ pub trait ForwardModel {
     fn n_blocks(&self) -> usize;
     /// Whether prefill and decode write different bits for the same token.
     fn phases_differ(&self) -> bool;
+    /// Tokens of a prompt, whole blocks, that are to pass together after `n_before` cached ones while others wait for the
+    /// pass: `most`, or fewer where more would hardly make a token cheaper.
+    fn chunk_tokens(&self, _n_before: usize, most: usize) -> usize {
+        most
+    }
     /// Run and cache the segments' tokens; logits of the wanted rows, in order.
     ///
     /// # Errors
@@ -41,6 +47,7 @@ pub struct Served {
     model: Arc<Model>,
     cache: Cache,
     workspace: Workspace,
+    costs: PassCosts,
     dense_bytes: u64,
     /// Bytes of one routed expert [layers]; 0 in a dense block.
     expert_bytes: Vec<u64>,
@@ -51,7 +58,8 @@ impl Served {
     pub fn new(model: Arc<Model>, n_blocks: usize) -> Self {
         let cache = Cache::new(model.config(), model.cache_form(), n_blocks);
         let (dense_bytes, expert_bytes) = weigh(model.weights());
-        Served { model, cache, workspace: Workspace::default(), dense_bytes, expert_bytes }
+        let (workspace, costs) = (Workspace::default(), PassCosts::of(&model));
+        Served { model, cache, workspace, costs, dense_bytes, expert_bytes }
     }
 
     /// The model.
@@ -75,6 +83,10 @@ impl ForwardModel for Served {
 
     fn phases_differ(&self) -> bool {
         self.cache.form() != CacheForm::Expanded
+    }
+
+    fn chunk_tokens(&self, n_before: usize, most: usize) -> usize {
+        chunk_tokens(&self.costs, &Speeds::ASSUMED, n_before, most)
     }
 
     fn forward(&mut self, segments: &[Segment<'_>]) -> Result<Forwarded, String> {

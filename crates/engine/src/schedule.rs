@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 /// What one class may prefill in one step.
 #[derive(Clone, Copy)]
 struct Prefill {
-    /// Chunks end at multiples of this position.
+    /// Tokens of a chunk at most.
     chunk_tokens: usize,
     /// Tokens that may still be taken.
     left: usize,
@@ -173,10 +173,20 @@ impl<M: ForwardModel> Engine<M> {
         self.n_steps_without_throughput = if has_waited { self.n_steps_without_throughput + 1 } else { 0 };
     }
 
+    /// Tokens of a sequence's next chunk at most: `most` where nobody waits for it, else what the model finds worth it.
+    fn chunk_tokens(&self, sequence: &Sequence, most: usize) -> usize {
+        let is_alone = self.running.len() == 1 && self.waiting.iter().all(BTreeMap::is_empty);
+        if is_alone {
+            return most;
+        }
+        let worth = self.model.chunk_tokens(sequence.n_computed, most);
+        (worth / BLOCK_TOKENS * BLOCK_TOKENS).clamp(BLOCK_TOKENS, most)
+    }
+
     fn plan_one(&mut self, id: RequestId, prefill: &mut Prefill, report: &mut StepReport) {
         // Who was strong enough to be planned before may have preempted this one.
         let Some(sequence) = self.running.get(&id) else { return };
-        let (positions, phase) = sequence.next_chunk(prefill.chunk_tokens);
+        let (positions, phase) = sequence.next_chunk(self.chunk_tokens(sequence, prefill.chunk_tokens));
         if !sequence.is_decoding() && !prefill.take(positions.len()) {
             return;
         }

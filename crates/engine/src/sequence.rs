@@ -198,10 +198,10 @@ impl Sequence {
         is_first.then_some(self.n_computed)
     }
 
-    /// Tokens to run next: one phase, and no further than the next multiple of `chunk_tokens`.
+    /// Tokens to run next: one phase, and at most `chunk_tokens` (whole blocks) up to the end of a block.
     pub(crate) fn next_chunk(&self, chunk_tokens: usize) -> (Range<usize>, Phase) {
         let start = self.n_computed;
-        let end = self.generation.ids.len().min((start / chunk_tokens + 1) * chunk_tokens);
+        let end = self.generation.ids.len().min(start / BLOCK_TOKENS * BLOCK_TOKENS + chunk_tokens);
         let phase = self.phase(start);
         let end = (start..end).find(|&at| self.phase(at) != phase).unwrap_or(end);
         (start..end, phase)

@@ -25,6 +25,11 @@ impl SwiGlu {
     pub fn width(&self) -> usize {
         self.gate.n_rows()
     }
+
+    /// Its matrices, in the order a pass takes them.
+    pub fn matrices(&self) -> [&Matrix; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
 }
 
 /// The rows that chose one expert.
@@ -84,6 +89,11 @@ impl Loads {
         let tokens = (0..n_rows as u32).collect();
         let load = Load { expert_idx: 0, tokens, weights: Vec::new(), first: 0 };
         Loads { loads: vec![load], n_assigned: n_rows }
+    }
+
+    /// The experts that were chosen, ascending.
+    pub fn experts(&self) -> impl Iterator<Item = usize> {
+        self.loads.iter().map(|load| load.expert_idx)
     }
 
     /// The row of every assignment.

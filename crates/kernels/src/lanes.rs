@@ -3,7 +3,7 @@
 //! Every `f32` operation is written once over this trait (in the `simd` functions of the operations' modules)
 //! and instantiated inside a function that enables the features; [`crate::reference`] does not use it.
 
-use crate::LANES;
+use crate::{GROUP, LANES};
 
 /// Sixteen `f32` values and the few operations the kernels need of them.
 ///
@@ -72,6 +72,34 @@ pub(crate) trait Lanes: Copy {
         unsafe {
             self.store(buf.as_mut_ptr());
             std::ptr::copy_nonoverlapping(buf.as_ptr(), ptr, n);
+        }
+    }
+
+    /// Largest magnitude of a group, these lanes and those of `b`: compared as integers, so NaN is the largest.
+    #[inline(always)]
+    unsafe fn magnitude(self, b: Self) -> f32 {
+        let mut values = [0.0f32; GROUP];
+        // SAFETY: 16 lanes at 0 and 16 of an array of 32.
+        unsafe {
+            self.store(values.as_mut_ptr());
+            b.store(values.as_mut_ptr().add(LANES));
+        }
+        f32::from_bits(values.iter().map(|value| value.to_bits() & 0x7fff_ffff).max().unwrap_or(0))
+    }
+
+    /// Round a group, these lanes and those of `b`, to codes (NaN to 0), and store the 16 of even columns at `even`, the
+    /// 16 of odd columns at `odd`. No magnitude exceeds 127.
+    #[inline(always)]
+    unsafe fn store_codes(self, b: Self, even: *mut i8, odd: *mut i8) {
+        let mut values = [0.0f32; GROUP];
+        // SAFETY: 16 lanes at 0 and 16 of an array of 32; 16 codes are writable by the caller's contract.
+        unsafe {
+            self.round().store(values.as_mut_ptr());
+            b.round().store(values.as_mut_ptr().add(LANES));
+            for (k, pair) in values.as_chunks::<2>().0.iter().enumerate() {
+                *even.add(k) = pair[0] as i8;
+                *odd.add(k) = pair[1] as i8;
+            }
         }
     }
 

@@ -38,6 +38,7 @@ pub mod rope;
 pub mod router;
 pub mod train;
 
+pub mod ahead;
 pub mod map;
 pub mod probe;
 pub mod reference;

@@ -20,6 +20,14 @@ pub enum Advice {
     Sequential,
 }
 
+/// Bytes of a page as [`pages`] counts them; processors with larger pages have a multiple.
+pub const PAGE_BYTES: usize = 4_096;
+
+/// Indices of the pages that `range`, bytes of a file, touches.
+pub fn pages(range: &Range<usize>) -> Range<usize> {
+    range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES)
+}
+
 /// A file mapped read-only, shared by everything that reads tensors from it.
 #[derive(Debug)]
 pub struct MappedFile {
@@ -56,6 +64,37 @@ impl MappedFile {
         &self.path
     }
 
+    /// Whether the page that holds byte `at` is in memory; `true` where the system does not say, or may not: Linux
+    /// answers those who could write the file.
+    pub fn is_resident(&self, at: usize) -> bool {
+        self.resident_pages(at..at + 1).is_none_or(|n| n > 0)
+    }
+
+    /// Pages in memory among those that `range` (bytes of the file) touches; `None` where the system does not say.
+    pub fn resident_pages(&self, range: Range<usize>) -> Option<usize> {
+        /// Pages asked about in one call.
+        const PAGES_AT_ONCE: usize = 1 << 16;
+        if range.start >= range.end || range.end > self.map.len() {
+            return None;
+        }
+        let pages = pages(&range);
+        let mut states = vec![0u8; pages.len().min(PAGES_AT_ONCE)];
+        let mut n_resident = 0;
+        for first in pages.clone().step_by(PAGES_AT_ONCE) {
+            let states = &mut states[..PAGES_AT_ONCE.min(pages.end - first)];
+            // SAFETY: the pages lie in the map, which begins at a page, and there is a byte for the state of each.
+            let failed = unsafe {
+                let at = self.map.as_ptr().add(first * PAGE_BYTES).cast_mut().cast();
+                libc::mincore(at, states.len() * PAGE_BYTES, states.as_mut_ptr().cast()) != 0
+            };
+            if failed {
+                return None;
+            }
+            n_resident += states.iter().filter(|state| **state & 1 == 1).count();
+        }
+        Some(n_resident)
+    }
+
     /// Tell the system how `range` (bytes from the file's start) is going to be read. A range outside the file, or a
     /// system that does not take the hint, is ignored.
     pub fn advise(&self, range: Range<usize>, advice: Advice) {
@@ -81,10 +120,9 @@ pub(crate) fn huge_zeros<T: bytemuck::Zeroable + Clone>(n: usize) -> Vec<T> {
     let zeros = vec![T::zeroed(); n];
     #[cfg(target_os = "linux")]
     {
-        const PAGE: usize = 4_096;
         let (first, len) = (zeros.as_ptr().addr(), std::mem::size_of_val(zeros.as_slice()));
-        let aligned = first.next_multiple_of(PAGE);
-        let end = (first + len) / PAGE * PAGE;
+        let aligned = first.next_multiple_of(PAGE_BYTES);
+        let end = (first + len) / PAGE_BYTES * PAGE_BYTES;
         if end > aligned {
             let at = zeros.as_ptr().cast::<u8>().wrapping_add(aligned - first).cast_mut().cast();
             // SAFETY: whole pages inside memory that this vector owns; the advice changes none of its contents.
@@ -112,6 +150,28 @@ mod tests {
         file.advise(39_999..50_000, Advice::DontNeed);
         file.advise(usize::MAX - 1..usize::MAX, Advice::WillNeed);
         assert_eq!(file.path(), path);
+    }
+
+    #[test]
+    fn pages_that_were_read_are_resident_and_what_lies_outside_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, vec![7u8; 3 * PAGE_BYTES + 1]).unwrap();
+        let file = MappedFile::open(&path).unwrap();
+        assert_eq!(file.bytes().iter().map(|b| u64::from(*b)).sum::<u64>(), 7 * (3 * PAGE_BYTES as u64 + 1));
+        assert_eq!(file.resident_pages(0..file.bytes().len()), Some(4));
+        assert_eq!(file.resident_pages(PAGE_BYTES - 1..PAGE_BYTES + 1), Some(2));
+        assert!(file.is_resident(0) && file.is_resident(3 * PAGE_BYTES));
+        assert_eq!(file.resident_pages(0..file.bytes().len() + 1), None);
+        assert_eq!(file.resident_pages(5..5), None);
+        assert!(file.is_resident(usize::MAX - 1));
+    }
+
+    #[test]
+    fn a_range_touches_its_first_and_its_last_page() {
+        assert_eq!(pages(&(0..1)), 0..1);
+        assert_eq!(pages(&(PAGE_BYTES - 1..PAGE_BYTES)), 0..1);
+        assert_eq!(pages(&(PAGE_BYTES - 1..PAGE_BYTES + 1)), 0..2);
     }
 
     #[test]

@@ -16,11 +16,33 @@ pub enum Buffer<T> {
     Mapped(MappedPart),
 }
 
-/// A byte range of a mapped file, aligned for the element type of the [`Buffer`] that holds it.
+/// A byte range of a mapped file; in a [`Buffer`] aligned for its element type.
 #[derive(Clone)]
 pub struct MappedPart {
     file: Arc<MappedFile>,
     range: Range<usize>,
+}
+
+impl MappedPart {
+    /// The bytes `range` of `file`.
+    pub fn new(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
+        MappedPart { file: Arc::clone(file), range }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<MappedFile> {
+        &self.file
+    }
+
+    /// The bytes of it.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Whether its last page is in memory, which stands for all: what reads far ahead by itself comes from the front.
+    pub fn is_resident(&self) -> bool {
+        self.range.is_empty() || self.file.is_resident(self.range.end - 1)
+    }
 }
 
 /// Plain element types that a file's bytes can be read as.
@@ -38,7 +60,7 @@ impl<T: Element> Buffer<T> {
     pub fn mapped(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
         let bytes = &file.bytes()[range.clone()];
         match bytemuck::try_cast_slice::<u8, T>(bytes) {
-            Ok(_) => Buffer::Mapped(MappedPart { file: Arc::clone(file), range }),
+            Ok(_) => Buffer::Mapped(MappedPart::new(file, range)),
             Err(_) => {
                 let mut elements = vec![T::zeroed(); bytes.len() / size_of::<T>()];
                 bytemuck::cast_slice_mut::<T, u8>(&mut elements).copy_from_slice(bytes);
@@ -53,6 +75,14 @@ impl<T: Element> Buffer<T> {
         match self {
             Buffer::Owned(elements) => elements,
             Buffer::Mapped(part) => bytemuck::cast_slice(&part.file.bytes()[part.range.clone()]),
+        }
+    }
+
+    /// Where it lies, if in a mapped file.
+    pub fn mapped_part(&self) -> Option<&MappedPart> {
+        match self {
+            Buffer::Owned(_) => None,
+            Buffer::Mapped(part) => Some(part),
         }
     }
 }
@@ -166,6 +196,17 @@ impl Matrix {
             MatrixData::Int8 { .. } => "int8-g32",
             MatrixData::Int4 { .. } => "int4-g32",
         }
+    }
+
+    /// The parts of mapped files that hold it, elements before scales; none of what is in memory of its own.
+    pub fn mapped_parts(&self) -> impl Iterator<Item = &MappedPart> {
+        let parts = match &self.data {
+            MatrixData::F32(w) => [w.mapped_part(), None],
+            MatrixData::Bf16(w) => [w.mapped_part(), None],
+            MatrixData::Int8 { codes, scales } => [codes.mapped_part(), scales.mapped_part()],
+            MatrixData::Int4 { packed, scales } => [packed.mapped_part(), scales.mapped_part()],
+        };
+        parts.into_iter().flatten()
     }
 
     /// Row `row_idx` as `f32` into `out` `[K]`: the weights' values without rounding.

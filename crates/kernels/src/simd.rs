@@ -344,35 +344,23 @@ pub(crate) unsafe fn softmax_row<L: Lanes>(x: &mut [f32]) -> f32 {
     max
 }
 
-/// Largest magnitude of a group, of which NaN is the largest.
+/// The two halves of a group.
 #[inline(always)]
-fn group_max(values: &[f32; GROUP]) -> f32 {
-    let mut top = [0u32; 8];
-    for (k, value) in values.iter().enumerate() {
-        top[k % 8] = top[k % 8].max(value.to_bits() & 0x7fff_ffff);
-    }
-    f32::from_bits(top.into_iter().max().unwrap_or(0))
+unsafe fn load_group<L: Lanes>(values: &[f32; GROUP]) -> (L, L) {
+    // SAFETY: 16 lanes at 0 and 16 of an array of 32.
+    unsafe { (L::load(values.as_ptr()), L::load(values.as_ptr().add(LANES))) }
 }
 
-/// Codes of a group into their places from `even` on; their sum.
+/// Codes of a group into their places from `even` on.
 #[inline(always)]
-unsafe fn encode_group<L: Lanes>(values: &[f32; GROUP], inverse: f32, even: usize, codes: &mut [i8]) -> i32 {
-    let mut rounded = [0.0f32; GROUP];
-    // SAFETY: 16 lanes at 0 and 16 of arrays of 32.
+unsafe fn encode_group<L: Lanes>((a, b): (L, L), inverse: f32, even: usize, codes: &mut [i8]) {
+    let codes = &mut codes[even..even + QUAD / 2 + GROUP / 2];
+    // SAFETY: the codes of even columns are the first 16 of these, those of odd columns the last.
     unsafe {
-        for at in [0, LANES] {
-            let scaled = L::load(values.as_ptr().add(at)).mul(L::splat(inverse)).round();
-            scaled.store(rounded.as_mut_ptr().add(at));
-        }
+        let (even, odd) = (codes.as_mut_ptr(), codes.as_mut_ptr().add(QUAD / 2));
+        let inverse = L::splat(inverse);
+        a.mul(inverse).store_codes(b.mul(inverse), even, odd);
     }
-    let mut sum = 0;
-    for k in 0..GROUP / 2 {
-        let pair = [rounded[2 * k] as i32, rounded[2 * k + 1] as i32];
-        codes[even + k] = pair[0] as i8;
-        codes[even + QUAD / 2 + k] = pair[1] as i8;
-        sum += pair[0] + pair[1];
-    }
-    sum
 }
 
 #[inline(always)]
@@ -383,21 +371,29 @@ pub(crate) unsafe fn quantize_row<L: Lanes>(
     corrections: &mut [i32],
 ) {
     for (group, values) in x.as_chunks::<GROUP>().0.iter().enumerate() {
-        let (scale, inverse) = group_scale(group_max(values));
-        scales[group] = scale;
+        let even = stored_position(group * GROUP);
         // SAFETY: features are the caller's contract.
-        corrections[group] =
-            -8 * unsafe { encode_group::<L>(values, inverse, stored_position(group * GROUP), codes) };
+        unsafe {
+            let (a, b) = load_group::<L>(values);
+            let (scale, inverse) = group_scale(a.magnitude(b));
+            scales[group] = scale;
+            encode_group((a, b), inverse, even, codes);
+        }
+        let columns = [even, even + QUAD / 2].map(|at| &codes[at..at + GROUP / 2]);
+        corrections[group] = -8 * columns.into_iter().flatten().map(|code| i32::from(*code)).sum::<i32>();
     }
 }
 
 #[inline(always)]
 pub(crate) unsafe fn encode_row<L: Lanes>(w: &[f32], codes: &mut [i8], scales: &mut [bf16]) {
     for (group, values) in w.as_chunks::<GROUP>().0.iter().enumerate() {
-        let (scale, inverse) = weight_scale(group_max(values));
-        scales[group] = scale;
         // SAFETY: features are the caller's contract.
-        unsafe { encode_group::<L>(values, inverse, stored_position(group * GROUP), codes) };
+        unsafe {
+            let (a, b) = load_group::<L>(values);
+            let (scale, inverse) = weight_scale(a.magnitude(b));
+            scales[group] = scale;
+            encode_group((a, b), inverse, stored_position(group * GROUP), codes);
+        }
     }
 }
 

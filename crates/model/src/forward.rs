@@ -4,6 +4,7 @@ use crate::cache::{Cache, CacheForm, View, mla_shape};
 use crate::config::Config;
 use crate::layout::Kind;
 use crate::weights::{Attention, Layer, Mlp, Moe, Weights};
+use perilune_kernels::ahead::ReadAhead;
 use perilune_kernels::attention::{self, AbsorbScratch, Latents, MlaShape, Query};
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::{ExpertScratch, Loads, SwiGlu, routed, swiglu};
@@ -13,6 +14,10 @@ use perilune_kernels::quant::QuantRows;
 use perilune_kernels::rope::RopeTable;
 use perilune_kernels::router::{Chosen, RouterRule, choose};
 use perilune_kernels::{BLOCK_TOKENS, GROUP, activation, norm};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Blocks whose dense matrices are asked for when the first of them begins.
+const LAYERS_AHEAD: usize = 2;
 
 /// Which arithmetic a pass uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -151,6 +156,9 @@ pub struct Model {
     cache_form: CacheForm,
     inv_freq: Vec<f32>,
     rule: RouterRule,
+    ahead: ReadAhead,
+    /// Blocks, and the head as one more, whose dense matrices were asked for.
+    n_asked: AtomicUsize,
 }
 
 /// Buffers kept between passes; [`Workspace::bytes`] says what they come to.
@@ -243,7 +251,8 @@ impl Model {
         };
         let inv_freq = config.rope.inv_freq(config.qk_rope_head_dim);
         let cache_form = arithmetic.cache_form();
-        Ok(Model { config, weights, cpu, arithmetic, cache_form, inv_freq, rule })
+        let (ahead, n_asked) = (ReadAhead::start(), AtomicUsize::new(0));
+        Ok(Model { config, weights, cpu, arithmetic, cache_form, inv_freq, rule, ahead, n_asked })
     }
 
     /// The same model over another form of cache ([`check_cache`]).
@@ -304,6 +313,7 @@ impl Model {
         self.embed(segments, w);
         probe.done(Kind::Embedding);
         for (layer_idx, layer) in self.weights.layers.iter().enumerate() {
+            self.ask_ahead(layer_idx + LAYERS_AHEAD);
             probe.hidden(layer_idx, &w.x);
             self.attend(layer_idx, layer, cache, segments, w);
             probe.done(Kind::Attention);
@@ -321,6 +331,18 @@ impl Model {
         check_cache(self.arithmetic, cache.form())?;
         let [found, expected] = cache.sizes(&self.config);
         if found == expected { Ok(()) } else { Err(ForwardError::OtherCache { found, expected }) }
+    }
+
+    /// Ask once for what every pass reads of the blocks before `end`, and of the head where it is beyond the last.
+    fn ask_ahead(&self, end: usize) {
+        let layers = &self.weights.layers;
+        for i in self.n_asked.fetch_max(end, Ordering::Relaxed)..end {
+            match layers.get(i) {
+                Some(layer) => self.ahead.ask_for(layer.router().into_iter().chain(layer.dense())),
+                None if i == layers.len() => self.ahead.ask_for([&self.weights.head]),
+                None => {}
+            }
+        }
     }
 
     fn check(&self, segment: &Segment<'_>) -> Result<(), ForwardError> {
@@ -501,6 +523,10 @@ impl Model {
         probe.router(layer_idx, &w.router, &chosen);
         probe.done(Kind::Router);
         let loads = Loads::group(&chosen, moe.experts.len());
+        // All that is multiplied first comes first.
+        let chosen = || loads.experts().map(|i| &moe.experts[i]);
+        self.ahead.ask_for(chosen().flat_map(|expert| [&expert.gate, &expert.up]));
+        self.ahead.ask_for(chosen().map(|expert| &expert.down));
         let gates: Vec<&Matrix> =
             moe.experts.first().into_iter().chain(&moe.shared).map(|mlp: &SwiGlu| &mlp.gate).collect();
         let input = self.rows(&w.normed, c, &gates, &mut w.quantized);

@@ -5,12 +5,14 @@ pub mod config;
 pub mod layout;
 
 pub mod cache;
+pub mod chunk;
 pub mod forward;
 pub mod solo;
 pub mod weights;
 
 pub mod plan;
 pub mod synth;
+pub mod touched;
 pub mod train;
 pub mod verify;
 pub mod watch;

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, CacheForm};
 use crate::forward::{ForwardError, Model, Phase, Probe, Segment, Wanted, Workspace};
 
-/// Tokens of one prefill pass unless a caller says otherwise.
+/// Tokens of one prefill pass where nobody waits for it to end: those that [`crate::plan`] reserves buffers for.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// A sequence, its cache and its buffers.

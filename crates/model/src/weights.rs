@@ -2,10 +2,16 @@
 
 use crate::checkpoint::{Checkpoint, CheckpointError, Dtype, Tensor};
 use crate::config::Config;
+use crate::layout::{self, Kind};
+use perilune_kernels::ahead::ReadAhead;
 use perilune_kernels::cpu::Cpu;
 use perilune_kernels::experts::SwiGlu;
-use perilune_kernels::map::Advice;
-use perilune_kernels::matrix::{Buffer, Matrix, MatrixData};
+use perilune_kernels::matrix::{Buffer, MappedPart, Matrix, MatrixData};
+use std::cell::RefCell;
+
+/// Bytes that are asked of the disk before the matrix that is re-encoded: enough for its next seconds, and little
+/// beside a machine that runs such a model.
+const AHEAD_BYTES: usize = 1 << 30;
 
 /// How matrices that are not routed experts are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -82,7 +88,8 @@ pub struct Moe {
 impl Weights {
     /// Take the weights of an opened checkpoint; `progress` is told the layers done and their number.
     ///
-    /// Reads nothing but norms and biases where `dense` is [`Dense::AsPublished`].
+    /// Reads nothing but norms and biases where `dense` is [`Dense::AsPublished`]; else every matrix that is re-encoded,
+    /// once, while a thread asks for those that come next.
     ///
     /// # Errors
     /// A tensor whose values cannot be read; shapes and dtypes were checked when the checkpoint was opened.
@@ -93,7 +100,8 @@ impl Weights {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Self, CheckpointError> {
         let config = &checkpoint.config;
-        let loader = Loader { checkpoint, config, dense, cpu };
+        let window = (dense == Dense::Int8).then(|| RefCell::new(Window::of_dense(checkpoint)));
+        let loader = Loader { checkpoint, config, cpu, window };
         let model = format!("{}model", config.tensor_prefix);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for layer_idx in 0..config.num_hidden_layers {
@@ -114,18 +122,19 @@ impl Weights {
     }
 
     /// Every matrix, with the part of the model it belongs to.
-    pub fn matrices(&self) -> Vec<(crate::layout::Kind, &Matrix)> {
-        use crate::layout::Kind;
+    pub fn matrices(&self) -> Vec<(Kind, &Matrix)> {
         let mut all = vec![(Kind::Embedding, &self.embedding), (Kind::Head, &self.head)];
         for layer in &self.layers {
             let a = &layer.attention;
-            all.extend([&a.q_a, &a.q_b, &a.kv_a, &a.kv_b, &a.o].map(|m| (Kind::Attention, m)));
+            all.extend(a.matrices().map(|m| (Kind::Attention, m)));
             match &layer.mlp {
-                Mlp::Dense(m) => all.extend(mlp_matrices(Kind::DenseMlp, m)),
+                Mlp::Dense(m) => all.extend(m.matrices().map(|m| (Kind::DenseMlp, m))),
                 Mlp::Moe(moe) => {
                     all.push((Kind::Router, &moe.router));
-                    moe.experts.iter().for_each(|m| all.extend(mlp_matrices(Kind::RoutedExpert, m)));
-                    moe.shared.iter().for_each(|m| all.extend(mlp_matrices(Kind::SharedExpert, m)));
+                    let routed = moe.experts.iter().flat_map(SwiGlu::matrices);
+                    all.extend(routed.map(|m| (Kind::RoutedExpert, m)));
+                    let shared = moe.shared.iter().flat_map(SwiGlu::matrices);
+                    all.extend(shared.map(|m| (Kind::SharedExpert, m)));
                 }
             }
         }
@@ -133,15 +142,82 @@ impl Weights {
     }
 }
 
-fn mlp_matrices(kind: crate::layout::Kind, mlp: &SwiGlu) -> [(crate::layout::Kind, &Matrix); 3] {
-    [&mlp.gate, &mlp.up, &mlp.down].map(|matrix| (kind, matrix))
+impl Layer {
+    /// The matrices that [`Dense`] speaks of, in the order a pass takes them.
+    pub fn dense(&self) -> impl Iterator<Item = &Matrix> {
+        let mlp = match &self.mlp {
+            Mlp::Dense(mlp) => Some(mlp),
+            Mlp::Moe(moe) => moe.shared.as_ref(),
+        };
+        self.attention.matrices().into_iter().chain(mlp.into_iter().flat_map(SwiGlu::matrices))
+    }
+
+    /// The router's matrix, of a block that has one.
+    pub fn router(&self) -> Option<&Matrix> {
+        match &self.mlp {
+            Mlp::Dense(_) => None,
+            Mlp::Moe(moe) => Some(&moe.router),
+        }
+    }
+}
+
+impl Attention {
+    /// The projections, in the order a pass takes them.
+    pub fn matrices(&self) -> [&Matrix; 5] {
+        [&self.q_a, &self.kv_a, &self.q_b, &self.kv_b, &self.o]
+    }
+}
+
+/// Tensors in the order they are read once, some of them asked for.
+struct Window {
+    ahead: ReadAhead,
+    parts: Vec<MappedPart>,
+    n_asked: usize,
+    /// Bytes asked for that were not read yet.
+    n_bytes: usize,
+}
+
+impl Window {
+    /// The tensors that [`Dense`] speaks of.
+    fn of_dense(checkpoint: &Checkpoint) -> Self {
+        let config = &checkpoint.config;
+        let is_dense = |kind| match kind {
+            Kind::Attention | Kind::DenseMlp | Kind::SharedExpert | Kind::Head => true,
+            Kind::Embedding => config.tie_word_embeddings,
+            Kind::Norm | Kind::RoutedExpert | Kind::Router => false,
+        };
+        let dense = layout::expected(config).filter(|spec| is_dense(spec.kind));
+        let part = |tensor: Tensor<'_>| MappedPart::new(tensor.file, tensor.range);
+        let mut parts: Vec<_> = dense.filter_map(|spec| checkpoint.tensor(&spec.name).map(part)).collect();
+        if config.tie_word_embeddings && !parts.is_empty() {
+            // As the head it comes last.
+            parts.rotate_left(1);
+        }
+        Window { ahead: ReadAhead::start(), parts, n_asked: 0, n_bytes: 0 }
+    }
+
+    /// Ask for the tensors that come next.
+    fn ask(&mut self) {
+        while let Some(part) = self.parts.get(self.n_asked).filter(|_| self.n_bytes < AHEAD_BYTES) {
+            self.ahead.ask(part);
+            self.n_bytes += part.range().len();
+            self.n_asked += 1;
+        }
+    }
+
+    /// `part` was read and is not read again, so it need not stay mapped.
+    fn let_go(&mut self, part: &MappedPart) {
+        self.n_bytes = self.n_bytes.saturating_sub(part.range().len());
+        self.ahead.let_go(part);
+    }
 }
 
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     config: &'a Config,
-    dense: Dense,
     cpu: &'a Cpu,
+    /// There where matrices are re-encoded.
+    window: Option<RefCell<Window>>,
 }
 
 impl Loader<'_> {
@@ -201,15 +277,12 @@ impl Loader<'_> {
 
     /// A matrix that [`Dense`] speaks of.
     fn dense(&self, stem: &str, n_rows: usize, n_cols: usize) -> Result<Matrix, CheckpointError> {
-        let published = self.plain(stem, n_rows, n_cols)?;
-        if self.dense == Dense::AsPublished || published.is_integer() {
-            return Ok(published);
-        }
-        let encoded = published.to_int8(self.cpu);
-        if let Some(tensor) = self.checkpoint.tensor(&format!("{stem}.weight")) {
-            // The published bytes are not read again, so they need not stay resident.
-            tensor.file.advise(tensor.range.clone(), Advice::DontNeed);
-        }
+        let Some(window) = &self.window else { return self.plain(stem, n_rows, n_cols) };
+        let mut window = window.borrow_mut();
+        window.ask();
+        let encoded = self.plain(stem, n_rows, n_cols)?.to_int8(self.cpu);
+        let tensor = self.require(&format!("{stem}.weight"))?;
+        window.let_go(&MappedPart::new(tensor.file, tensor.range));
         Ok(encoded)
     }
 

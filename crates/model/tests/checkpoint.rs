@@ -8,11 +8,15 @@ use common::{
     Rng, SCALE, TINY, checkpoint, edit_config, edit_data, edit_entry, header, shard_of, sharded, shards,
     single, write,
 };
+use perilune_kernels::map::{PAGE_BYTES, pages};
 use perilune_model::checkpoint::{Checkpoint, Dtype};
 use perilune_model::layout;
+use perilune_model::touched::by_first_pass;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 #[test]
 fn a_whole_checkpoint_gives_every_tensor() {
@@ -40,6 +44,27 @@ fn one_matrix_may_lie_in_several_shards() {
     assert_eq!(apart.shards().len(), whole.names().count());
     for name in whole.names() {
         assert_eq!(apart.tensor(name).unwrap().bytes(), whole.tensor(name).unwrap().bytes(), "{name}");
+    }
+}
+
+#[test]
+fn a_first_pass_touches_every_matrix_but_other_experts() {
+    let mut config: Value = serde_json::from_str(TINY).unwrap();
+    config["moe_intermediate_size"] = json!(2_048);
+    // One tensor a shard: no two share a page.
+    let dir = checkpoint(&config.to_string(), |options| options.shard_bytes = 1);
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let touched = by_first_pass(&checkpoint, &[1], &BTreeSet::from([(1, 2), (2, 0)]));
+    assert_eq!(touched.len(), checkpoint.shards().len());
+    for (shard_idx, file) in touched.iter().enumerate() {
+        let all = checkpoint.tensors_of(shard_idx);
+        let [(name, tensor)] = &all[..] else { panic!("a tensor a shard") };
+        let is_chosen = name.contains("layers.1.mlp.experts.2.") || name.contains("layers.2.mlp.experts.0.");
+        let is_whole = is_chosen || !name.contains(".mlp.experts.") && !name.contains("embed_tokens");
+        let end = if is_whole { tensor.range.end } else { checkpoint.shards()[shard_idx].header().end };
+        assert_eq!(file.pages, [pages(&(0..end))], "{name}");
+        assert_eq!(file.n_bytes() as usize, end.next_multiple_of(PAGE_BYTES), "{name}");
+        assert!(Arc::ptr_eq(&file.file, checkpoint.shards()[shard_idx].file()));
     }
 }
 

@@ -247,14 +247,53 @@ fn bench_measures_beside_the_machines_limits() {
 }
 
 #[test]
+fn bench_measures_a_start_beside_reading_its_pages() {
+    let dir = golden("c/int4");
+    let n_bytes = std::fs::metadata(dir.join("model.safetensors")).unwrap().len();
+    for more in [&["--dense", "int8"][..], &["--cold"]] {
+        let args =
+            ["bench", dir.to_str().unwrap(), "--start", "--prompt", "1,3", "--runs", "2", "--decode", "2"];
+        let report: serde_json::Value =
+            serde_json::from_str(&ok(&[&args[..], more, &["--json"]].concat())).unwrap();
+        assert_eq!((&report["ratio_asked"], &report["cold"]), (&1.2.into(), &(more.len() == 1).into()));
+        let [one, three] = [0, 1].map(|i| &report["starts"][i]);
+        assert_eq!((&one["prompt"], &three["prompt"]), (&1.into(), &3.into()));
+        let touched = |start: &serde_json::Value| start["touched_bytes"].as_u64().unwrap();
+        assert!(touched(one) > n_bytes / 10 && touched(one) <= touched(three));
+        assert!(touched(three) <= n_bytes.next_multiple_of(4_096), "{} of {n_bytes}", touched(three));
+        for run in one["runs"].as_array().unwrap().iter().chain(three["runs"].as_array().unwrap()) {
+            let number = |name: &str| run[name].as_f64().unwrap();
+            let sum = number("open_s") + number("load_s") + number("pass_s");
+            assert!((sum - number("first_token_s")).abs() < 1e-9);
+            assert!((number("first_token_s") / number("read_s") - number("ratio")).abs() < 1e-9);
+        }
+    }
+    let wrong = perilune(&["bench", dir.to_str().unwrap(), "--start", "--batch", "2"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8(wrong.stderr).unwrap().contains("--batch"));
+    assert!(error(&["bench", dir.to_str().unwrap(), "--start", "--prompt", "0"]).contains("at least 1"));
+}
+
+#[test]
 fn bench_projects_a_slice_to_more_layers_and_another_machine() {
     let dir = golden("c/int4");
     let args =
         ["bench", dir.to_str().unwrap(), "--prompt", "8", "--decode", "2", "--runs", "1", "--accuracy", "0"];
-    let more =
-        ["--cached", "100", "--project", "61", "--project-vocab", "1000", "--bandwidth", "400GB/s", "--json"];
+    let more = [
+        "--chunk",
+        "3",
+        "--cached",
+        "100",
+        "--project",
+        "61",
+        "--project-vocab",
+        "1000",
+        "--bandwidth",
+        "400GB/s",
+        "--json",
+    ];
     let report: serde_json::Value = serde_json::from_str(&ok(&[&args[..], &more].concat())).unwrap();
-    assert_eq!(report["runs"][0]["cached"], 100);
+    assert_eq!((&report["runs"][0]["cached"], &report["runs"][0]["chunk"]), (&100.into(), &3.into()));
     let projection = &report["projections"][0];
     assert_eq!((&projection["layers"], &projection["vocab"]), (&61.into(), &1000.into()));
     assert_eq!(projection["context"], 109);

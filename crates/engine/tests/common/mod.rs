@@ -73,12 +73,14 @@ pub(crate) fn logits(state: u64) -> Vec<f32> {
 pub(crate) struct Fake {
     slots: Vec<u64>,
     phases_differ: bool,
+    /// Whether it finds chunks of other lengths worth it, by position.
+    pub(crate) varies_chunks: bool,
     pub(crate) n_rows: u64,
 }
 
 impl Fake {
     pub(crate) fn new(n_blocks: usize, phases_differ: bool) -> Self {
-        Fake { slots: vec![0; n_blocks * BLOCK], phases_differ, n_rows: 0 }
+        Fake { slots: vec![0; n_blocks * BLOCK], phases_differ, varies_chunks: false, n_rows: 0 }
     }
 
     fn run(&mut self, segment: &Segment<'_>) -> u64 {
@@ -110,6 +112,10 @@ impl ForwardModel for Fake {
 
     fn phases_differ(&self) -> bool {
         self.phases_differ
+    }
+
+    fn chunk_tokens(&self, n_before: usize, most: usize) -> usize {
+        if self.varies_chunks { n_before * 7 % (2 * most) } else { most }
     }
 
     fn forward(&mut self, segments: &[Segment<'_>]) -> Result<Forwarded, String> {

@@ -124,6 +124,54 @@ impl Lanes for F32x16 {
         // SAFETY: arithmetic only.
         unsafe { F32x16(fold_columns(sums, 0), fold_columns(sums, 2)) }
     }
+
+    #[inline(always)]
+    unsafe fn magnitude(self, b: Self) -> f32 {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let a = _mm256_max_epu32(magnitudes(self.0), magnitudes(self.1));
+            let eight = _mm256_max_epu32(a, _mm256_max_epu32(magnitudes(b.0), magnitudes(b.1)));
+            let four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256::<1>(eight));
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0x4e>(four));
+            let one = _mm_max_epu32(two, _mm_shuffle_epi32::<0xb1>(two));
+            f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_codes(self, b: Self, even: *mut i8, odd: *mut i8) {
+        // SAFETY: 16 codes are writable by the caller.
+        unsafe {
+            let a = _mm256_packs_epi32(integers(self.0), integers(self.1));
+            let b = _mm256_packs_epi32(integers(b.0), integers(b.1));
+            // Columns 0..4, 8..12, 16..20 and 24..28 in the lower half, the others in the upper.
+            let bytes = _mm256_shuffle_epi8(_mm256_packs_epi16(a, b), _mm256_broadcastsi128_si256(parted()));
+            let (a, b) = (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+            _mm_storeu_si128(even.cast(), _mm_unpacklo_epi16(a, b));
+            _mm_storeu_si128(odd.cast(), _mm_unpackhi_epi16(a, b));
+        }
+    }
+}
+
+/// Bits without the sign.
+#[inline(always)]
+unsafe fn magnitudes(v: __m256) -> __m256i {
+    // SAFETY: arithmetic only.
+    unsafe { _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7fff_ffff)) }
+}
+
+/// Nearest integers, ties to even; of NaN 0.
+#[inline(always)]
+unsafe fn integers(v: __m256) -> __m256i {
+    // SAFETY: arithmetic only.
+    unsafe { _mm256_cvtps_epi32(_mm256_and_ps(v, _mm256_cmp_ps::<_CMP_ORD_Q>(v, v))) }
+}
+
+/// The order that brings the even bytes of a register before the odd ones.
+#[inline(always)]
+pub(super) unsafe fn parted() -> __m128i {
+    // SAFETY: arithmetic only.
+    unsafe { _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15) }
 }
 
 /// Columns `t` and `t + 1` of a tile, each lane the fold of one sum: lanes 8, 4, 2 and 1 apart as `fold_add` has them,

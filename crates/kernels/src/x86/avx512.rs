@@ -138,6 +138,38 @@ impl Lanes for F32x16 {
             F32x16(_mm512_add_ps(_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b)))
         }
     }
+
+    #[inline(always)]
+    unsafe fn magnitude(self, b: Self) -> f32 {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let bits = _mm512_set1_epi32(0x7fff_ffff);
+            let a = _mm512_and_si512(_mm512_castps_si512(self.0), bits);
+            let b = _mm512_and_si512(_mm512_castps_si512(b.0), bits);
+            f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_codes(self, b: Self, even: *mut i8, odd: *mut i8) {
+        // SAFETY: 16 codes are writable by the caller.
+        unsafe {
+            let order = avx2::parted();
+            let (a, b) = (_mm_shuffle_epi8(codes(self.0), order), _mm_shuffle_epi8(codes(b.0), order));
+            _mm_storeu_si128(even.cast(), _mm_unpacklo_epi64(a, b));
+            _mm_storeu_si128(odd.cast(), _mm_unpackhi_epi64(a, b));
+        }
+    }
+}
+
+/// Nearest integers as bytes, ties to even; of NaN 0.
+#[inline(always)]
+unsafe fn codes(v: __m512) -> __m128i {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let is_number = _mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v);
+        _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(is_number, v))
+    }
 }
 
 super::f32_ops!(F32x16, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");

@@ -4,6 +4,7 @@ use super::{CheckpointError, Dtype, Entry};
 use perilune_kernels::map::MappedFile;
 use safetensors::tensor::TensorInfo;
 use serde_json::{Map, Value};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ const LENGTH_BYTES: usize = 8;
 pub struct Shard {
     file: Arc<MappedFile>,
     n_tensors: usize,
+    /// Byte that the tensors' data starts at.
+    data_start: usize,
 }
 
 impl Shard {
@@ -29,6 +32,11 @@ impl Shard {
     /// The file's path.
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// The bytes before the tensors: the header and its length.
+    pub fn header(&self) -> Range<usize> {
+        0..self.data_start
     }
 
     /// Number of tensors in it.
@@ -54,7 +62,7 @@ impl Shard {
             (a.range.start, a.range.end, a_name).cmp(&(b.range.start, b.range.end, b_name))
         });
         check_coverage(&file, &entries, data_start)?;
-        Ok((Shard { file, n_tensors: entries.len() }, entries))
+        Ok((Shard { file, n_tensors: entries.len(), data_start }, entries))
     }
 }
 

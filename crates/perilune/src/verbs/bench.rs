@@ -2,6 +2,7 @@
 
 mod parts;
 mod projection;
+mod start;
 
 use super::memory::Memory;
 use super::open::{RunArgs, check_context, parse_threads};
@@ -32,6 +33,9 @@ const NOT_FINITE: &str =
     "the model gave logits that are not finite; `perilune verify` finds a damaged tensor";
 /// Runs of a probe, the best of which counts.
 const PROBE_RUNS: usize = 3;
+/// Tokens of a prompt where nobody says it, and of one that is started with.
+const PROMPTS: [usize; 1] = [512];
+const START_PROMPTS: [usize; 1] = [4];
 
 /// Measure prefill and decode speed beside this machine's own limits
 #[derive(Args)]
@@ -41,9 +45,18 @@ pub(crate) struct BenchArgs {
     dir: Option<PathBuf>,
     #[command(flatten)]
     run: RunArgs,
-    /// Prompt lengths to measure, in tokens
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [512])]
+    /// Measure the start instead: from opening the files to the first token of a prompt, beside reading the same pages
+    #[arg(long, conflicts_with_all = ["kernels", "batch", "cached", "thread_counts", "accuracy", "project"])]
+    start: bool,
+    /// Send the files out of the page cache before each start (needs no rights)
+    #[arg(long, requires = "start")]
+    cold: bool,
+    /// Prompt lengths to measure, in tokens [default: 512, of a start 4]
+    #[arg(long, value_name = "N,..", value_delimiter = ',')]
     prompt: Vec<usize>,
+    /// Tokens of a prompt that pass together
+    #[arg(long, value_name = "N", default_value_t = PREFILL_CHUNK)]
+    chunk: usize,
     /// Tokens to decode in each measurement
     #[arg(long, value_name = "N", default_value_t = 32)]
     decode: usize,
@@ -83,6 +96,16 @@ pub(crate) struct BenchArgs {
     json: bool,
 }
 
+impl BenchArgs {
+    fn prompts(&self) -> &[usize] {
+        match &self.prompt[..] {
+            [] if self.start => &START_PROMPTS,
+            [] => &PROMPTS,
+            given => given,
+        }
+    }
+}
+
 /// Everything measured.
 #[derive(Serialize)]
 struct Report {
@@ -111,6 +134,7 @@ struct Measurement {
     threads: usize,
     cached: usize,
     prompt: usize,
+    chunk: usize,
     decode: usize,
     batch: usize,
     prefill_tokens_per_s: f64,
@@ -147,7 +171,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         return list_kernels(args.json);
     }
     let Some(dir) = &args.dir else { bail!("give the folder of a checkpoint, or --kernels") };
-    ensure!(args.runs > 0 && args.decode > 0, "--runs and --decode are at least 1");
+    ensure!(
+        args.runs > 0 && args.decode > 0 && args.chunk > 0,
+        "--runs, --decode and --chunk are at least 1"
+    );
+    if args.start {
+        return start::run(args, dir);
+    }
     let counts = match &args.thread_counts[..] {
         [] => vec![run.n_threads()],
         counts => counts.to_vec(),
@@ -179,7 +209,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 /// Whether everything asked for can be measured, before any of it is.
 fn check_requests(args: &BenchArgs, model: &Model) -> anyhow::Result<()> {
-    for &prompt in &args.prompt {
+    for &prompt in args.prompts() {
         for (&batch, &cached) in args.batch.iter().flat_map(|b| args.cached.iter().map(move |c| (b, c))) {
             ensure!(prompt > 0 && batch > 0, "--prompt and --batch are at least 1");
             check_context(model, prompt.saturating_add(args.decode).saturating_add(cached), batch)?;
@@ -222,10 +252,10 @@ fn limits(cpu: &Cpu) -> Limits {
 }
 
 fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::Result<()> {
-    for &prompt in &args.prompt {
+    for &prompt in args.prompts() {
         for &batch in &args.batch {
             for &cached in &args.cached {
-                let shape = Shape { cached, prompt, batch, decode: args.decode };
+                let shape = Shape { cached, prompt, batch, decode: args.decode, chunk: args.chunk };
                 let run = measure_runs(args, model, shape, report)?;
                 if let (Some(layers), Some(limits)) = (args.project, report.limits.last()) {
                     let (vocab, context) = (args.project_vocab, args.project_context);
@@ -246,6 +276,7 @@ struct Shape {
     prompt: usize,
     batch: usize,
     decode: usize,
+    chunk: usize,
 }
 
 /// Medians of a measurement's runs.
@@ -273,6 +304,7 @@ fn measure_runs(
         threads: model.cpu().pool().n_threads(),
         cached: shape.cached,
         prompt: shape.prompt,
+        chunk: shape.chunk,
         decode: shape.decode,
         batch: shape.batch,
         prefill_tokens_per_s: shape.prompt as f64 / prefill_s,
@@ -312,8 +344,8 @@ fn measure(
     let start = Instant::now();
     for blocks in blocks.chunks(n_blocks) {
         let ids = random_ids(model, prompt, seed + u64::from(blocks[0]));
-        for (i, ids) in ids.chunks(PREFILL_CHUNK).enumerate() {
-            let done = i * PREFILL_CHUNK;
+        for (i, ids) in ids.chunks(shape.chunk).enumerate() {
+            let done = i * shape.chunk;
             let is_last = done + ids.len() == prompt;
             let wanted = if is_last { Wanted::Last } else { Wanted::Nothing };
             let first_position = cached + done;

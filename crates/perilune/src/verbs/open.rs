@@ -198,10 +198,20 @@ impl RunArgs {
         arithmetic: Arithmetic,
         dense: Dense,
     ) -> anyhow::Result<Model> {
+        self.model_of(open(dir)?, cpu, arithmetic, dense)
+    }
+
+    /// Put the weights of an opened checkpoint on `cpu`, showing progress on a terminal.
+    pub(crate) fn model_of(
+        &self,
+        checkpoint: Checkpoint,
+        cpu: Cpu,
+        arithmetic: Arithmetic,
+        dense: Dense,
+    ) -> anyhow::Result<Model> {
         if (arithmetic, dense) == (Arithmetic::Exact, Dense::Int8) {
             bail!("the exact path runs the weights as published; take `--dense bf16`, or the fast path");
         }
-        let checkpoint = open(dir)?;
         check_widths(&checkpoint.config, arithmetic)?;
         let is_asked = arithmetic == self.path.arithmetic();
         let cache = if is_asked { self.cache.form(arithmetic) } else { arithmetic.cache_form() };

@@ -5,7 +5,7 @@ use super::reader::{Answer, Reader, channel};
 use super::{Pieces, Progress};
 use crate::error::ApiError;
 use perilune_chat::grammar::{Constraint, ConstraintSpec, GrammarFactory, ToolSpec, Tools};
-use perilune_chat::message::{Request, ResponseFormat, Sampling};
+use perilune_chat::message::{Request, Sampling};
 use perilune_chat::model::Usage;
 use perilune_chat::scanner::{Opening, ScannerOptions};
 use perilune_chat::template::Template;
