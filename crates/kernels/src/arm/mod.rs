@@ -93,39 +93,40 @@ unsafe fn load_group(from: *const i8) -> [int8x16_t; 2] {
     unsafe { [vld1q_s8(from), vld1q_s8(from.add(QUAD / 2))] }
 }
 
-/// `N` BF16 scales, the other lanes zero.
+/// `n <= 4` BF16 scales, the other lanes zero.
 #[inline(always)]
-unsafe fn load_scales<const N: usize>(from: *const u16) -> float32x4_t {
+unsafe fn load_scales(from: *const u16, n: usize) -> float32x4_t {
     let mut bits = [0u16; GROUPS];
-    // SAFETY: `N` scales are readable by the caller.
+    // SAFETY: `n` scales are readable by the caller.
     unsafe {
-        std::ptr::copy_nonoverlapping(from, bits.as_mut_ptr(), N);
+        std::ptr::copy_nonoverlapping(from, bits.as_mut_ptr(), n);
         vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(bits.as_ptr())))
     }
 }
 
-/// Add `N` groups from `first` on, the first of a quad, of one row of weights with `T` rows of x.
+/// Add `n` groups from `first` on, the first of a quad, of one row of weights with `T` rows of x.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn add_groups<P: Products, C: Codes, const T: usize, const N: usize>(
+unsafe fn add_groups<P: Products, C: Codes, const T: usize>(
     x: &[QuantRow<'_>; T],
     w: C,
     row: usize,
     first: usize,
+    n: usize,
     sums: &mut [float32x4_t; T],
 ) {
     // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has these groups by the caller.
     unsafe {
         let zero = vdupq_n_s32(0);
         let mut parts = [[zero; GROUPS]; T];
-        for i in 0..N {
+        for i in 0..n {
             let [even, odd] = w.codes(row, first + i);
             for t in 0..T {
                 let x = load_group(x[t].codes.as_ptr().add(first * GROUP + i * (GROUP / 2)));
                 parts[t][i] = P::add(P::add(zero, even, x[0]), odd, x[1]);
             }
         }
-        let scales = load_scales::<N>(w.scales(row, first));
+        let scales = load_scales(w.scales(row, first), n);
         for t in 0..T {
             let [a, b, c, d] = parts[t];
             let totals = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
@@ -151,11 +152,10 @@ unsafe fn row_dots<P: Products, C: Codes, const T: usize>(
         let mut sums = [[vdupq_n_f32(0.0); T]; LANES / GROUPS];
         for first in (0..n_groups).step_by(GROUPS) {
             let sums = &mut sums[first % LANES / GROUPS];
+            // A number that is known at compile time leaves the sums of a whole quad in registers.
             match n_groups - first {
-                1 => add_groups::<P, C, T, 1>(x, w, row, first, sums),
-                2 => add_groups::<P, C, T, 2>(x, w, row, first, sums),
-                3 => add_groups::<P, C, T, 3>(x, w, row, first, sums),
-                _ => add_groups::<P, C, T, GROUPS>(x, w, row, first, sums),
+                GROUPS.. => add_groups::<P, C, T>(x, w, row, first, GROUPS, sums),
+                n => add_groups::<P, C, T>(x, w, row, first, n, sums),
             }
         }
         let mut dots = [0.0; T];
