@@ -133,12 +133,19 @@ impl Lanes for F32x16 {
     unsafe fn fold_tile(sums: &[Self; LANES]) -> Self {
         // SAFETY: arithmetic only.
         unsafe {
-            each!(|t| {
-                let (a, b) = (fold_to_four(sums[t]), fold_to_four(sums[4 + t]));
-                let (c, d) = (fold_to_four(sums[8 + t]), fold_to_four(sums[12 + t]));
-                vpaddq_f32(fold_pairs(a, b), fold_pairs(c, d))
-            })
+            F32x16([fold_column(sums, 0), fold_column(sums, 1), fold_column(sums, 2), fold_column(sums, 3)])
         }
+    }
+}
+
+/// Column `t` of a tile, each lane the fold of one sum.
+#[inline(always)]
+unsafe fn fold_column(sums: &[F32x16; LANES], t: usize) -> float32x4_t {
+    // SAFETY: arithmetic only.
+    unsafe {
+        let (a, b) = (fold_to_four(sums[t]), fold_to_four(sums[4 + t]));
+        let (c, d) = (fold_to_four(sums[8 + t]), fold_to_four(sums[12 + t]));
+        vpaddq_f32(fold_pairs(a, b), fold_pairs(c, d))
     }
 }
 
