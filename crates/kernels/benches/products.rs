@@ -121,7 +121,7 @@ impl Bench {
 fn main() {
     let threads = std::env::args().skip_while(|a| a != "--threads").nth(1);
     let n_threads = threads.and_then(|n| n.parse().ok()).unwrap_or_else(Cpu::n_available);
-    for isa in [Isa::Avx2, Isa::Avx512] {
+    for isa in Isa::ALL.into_iter().filter(|isa| *isa != Isa::Scalar) {
         let Some(cpu) = Cpu::with_isa(isa, n_threads) else {
             println!("{}: skipped, this processor lacks it", isa.name());
             continue;

@@ -12,11 +12,15 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512,
+    /// 64-bit Arm with NEON.
+    Neon,
+    /// The same with its dot products of 8-bit codes.
+    NeonDotprod,
 }
 
 impl Isa {
     /// Every set this build holds, plainest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
 
     /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`.
     pub fn name(self) -> &'static str {
@@ -24,6 +28,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512-vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
         }
     }
 
@@ -50,16 +56,19 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => Isa::Neon.is_present() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
         }
     }
 
-    /// Whether the agreement suite of this version has been run on a processor that has it (see `docs/log.md`);
-    /// a set that never ran is not chosen by default.
+    /// Whether the agreement suite of this version has been run on a processor that has it, for Arm an emulated one
+    /// (see `docs/log.md`); a set that never ran is not chosen by default.
     pub fn is_verified(self) -> bool {
         match self {
-            Isa::Scalar | Isa::Avx2 | Isa::Avx512 => true,
+            Isa::Scalar | Isa::Avx2 | Isa::Avx512 | Isa::Neon | Isa::NeonDotprod => true,
         }
     }
 
@@ -110,7 +119,7 @@ impl Cpu {
     }
 }
 
-/// Call one of a function's versions: `$cpu.isa()` picks among `reference::f`, `x86::avx2::f`, `x86::avx512::f`.
+/// Call one of a function's versions: `$cpu.isa()` picks among `reference::f`, `x86::avx2::f`, `arm::neon::f` and the rest.
 macro_rules! dispatch {
     ($isa:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
         match $isa {
@@ -121,7 +130,13 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             $crate::cpu::Isa::Avx512 => unsafe { $crate::x86::avx512::$f($($arg),*) },
-            #[cfg(not(target_arch = "x86_64"))]
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::Isa::Neon => unsafe { $crate::arm::neon::$f($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            $crate::cpu::Isa::NeonDotprod => unsafe { $crate::arm::dotprod::$f($($arg),*) },
+            // Sets of other processors, of which there is no `Cpu` here.
             _ => $crate::reference::$f($($arg),*),
         }
     };

@@ -8,8 +8,8 @@ use super::{AHEAD, prefetch};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
 use crate::reference::{TILE_ROWS, stored_width};
+use crate::versions::{Int4, Int8};
 use crate::{GROUP, LANES, QUAD};
-use half::bf16;
 use std::arch::x86_64::*;
 
 /// Lanes 0..8 and 8..16.
@@ -216,7 +216,7 @@ pub(super) unsafe fn fold8(v: __m256) -> f32 {
     }
 }
 
-super::f32_ops!(F32x16, "avx2,fma,f16c");
+crate::versions::f32_ops!(F32x16, "avx2,fma,f16c");
 
 /// Groups whose sums fill a register: four pairs.
 const GROUPS: usize = 8;
@@ -261,14 +261,6 @@ unsafe fn load_scales(from: *const u16, n: usize) -> __m256 {
         };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
     }
-}
-
-/// Packed INT4 with BF16 scales: rows of `n_groups` groups.
-#[derive(Clone, Copy)]
-struct Int4<'a> {
-    packed: &'a [u8],
-    scales: &'a [bf16],
-    n_groups: usize,
 }
 
 impl Codes for Int4<'_> {
@@ -327,14 +319,6 @@ impl Codes for Int4<'_> {
             prefetch::<1>(self.scales.as_ptr().wrapping_add(at + AHEAD / (GROUP / 2)).cast());
         }
     }
-}
-
-/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups in whole quads.
-#[derive(Clone, Copy)]
-struct Int8<'a> {
-    codes: &'a [i8],
-    scales: &'a [bf16],
-    n_groups: usize,
 }
 
 impl Int8<'_> {
@@ -759,6 +743,6 @@ pub(crate) fn integer_multiply_adds(rounds: usize) -> usize {
     rounds * values.len() * size_of::<__m256i>()
 }
 
-super::integer_ops!("avx2,fma,f16c");
+crate::versions::integer_ops!("avx2,fma,f16c", band, tile);
 
 const _: () = assert!(TILE_ROWS == 2 * ROWS && LANES == 2 * GROUPS);

@@ -10,8 +10,8 @@ use crate::lanes::Lanes;
 use crate::quant::QuantRow;
 use crate::reference::{TILE_ROWS, stored_width};
 use crate::simd::store;
+use crate::versions::{Int4, Int8};
 use crate::{GROUP, LANES, QUAD};
-use half::bf16;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -172,7 +172,7 @@ unsafe fn codes(v: __m512) -> __m128i {
     }
 }
 
-super::f32_ops!(F32x16, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");
+crate::versions::f32_ops!(F32x16, "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// Groups whose sums fill a register: four quads.
 const GROUPS: usize = LANES;
@@ -194,14 +194,6 @@ trait Codes: Copy {
     unsafe fn scales(self, row: usize, group: usize, n: usize) -> __m512;
     /// Ask for what stands [`AHEAD`] of the 16 groups from `group`.
     fn prefetch(self, row: usize, group: usize);
-}
-
-/// Packed INT4 with BF16 scales: rows of `n_groups` groups.
-#[derive(Clone, Copy)]
-struct Int4<'a> {
-    packed: &'a [u8],
-    scales: &'a [bf16],
-    n_groups: usize,
 }
 
 impl Codes for Int4<'_> {
@@ -258,14 +250,6 @@ impl Codes for Int4<'_> {
 unsafe fn load_scales(from: *const u16, n: usize) -> __m512 {
     // SAFETY: `n` scales are readable by the caller.
     unsafe { if n == GROUPS { F32x16::load_bf16(from).0 } else { F32x16::load_part_bf16(from, n).0 } }
-}
-
-/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups in whole quads.
-#[derive(Clone, Copy)]
-struct Int8<'a> {
-    codes: &'a [i8],
-    scales: &'a [bf16],
-    n_groups: usize,
 }
 
 impl Codes for Int8<'_> {
@@ -620,4 +604,4 @@ pub(crate) fn integer_multiply_adds(rounds: usize) -> usize {
     rounds * values.len() * size_of::<__m512i>()
 }
 
-super::integer_ops!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni");
+crate::versions::integer_ops!("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni", band, tile);

@@ -29,25 +29,34 @@ fn processor() -> Line {
 /// The instructions that some kernel asks for, and whether they are there.
 fn features() -> Line {
     #[cfg(target_arch = "x86_64")]
-    {
-        let all = [
-            ("avx2", is_x86_feature_detected!("avx2")),
-            ("fma", is_x86_feature_detected!("fma")),
-            ("f16c", is_x86_feature_detected!("f16c")),
-            ("avx512f", is_x86_feature_detected!("avx512f")),
-            ("avx512bw", is_x86_feature_detected!("avx512bw")),
-            ("avx512vl", is_x86_feature_detected!("avx512vl")),
-            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
-        ];
-        let names = |wanted: bool| {
-            let names: Vec<&str> =
-                all.iter().filter(|(_, is)| *is == wanted).map(|(name, _)| *name).collect();
-            if names.is_empty() { "none".to_owned() } else { names.join(" ") }
-        };
-        Line::ok("processor", "features", format!("has {}; lacks {}", names(true), names(false)))
+    let all = vec![
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512vl", is_x86_feature_detected!("avx512vl")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let all = vec![
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let all: Vec<(&str, bool)> = Vec::new();
+    if all.is_empty() {
+        return Line::unknown(
+            "processor",
+            "features",
+            "only x86-64 and 64-bit Arm have kernels of their own",
+        );
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    Line::unknown("processor", "features", "only those of x86-64 processors are looked for")
+    let names = |wanted: bool| {
+        let names: Vec<&str> = all.iter().filter(|(_, is)| *is == wanted).map(|(name, _)| *name).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+    };
+    Line::ok("processor", "features", format!("has {}; lacks {}", names(true), names(false)))
 }
 
 fn kernels() -> Line {
@@ -59,7 +68,7 @@ fn kernels() -> Line {
             "processor",
             "kernels",
             "scalar: the plain reference, many times slower",
-            "run on an x86-64 processor with AVX2, or with AVX-512 VNNI; a virtual machine may hide them",
+            "run on an x86-64 processor with AVX2, or with AVX-512 VNNI, or on a 64-bit Arm one; a virtual machine may hide them",
         ),
         _ => Line::ok("processor", "kernels", found),
     }
