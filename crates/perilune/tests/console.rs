@@ -273,7 +273,7 @@ fn prices_fit(browser: &Browser, width: u32) {
         "const table = document.querySelector('.scroll'); return table.scrollWidth - table.clientWidth";
     assert_eq!(browser.script(hidden), 0, "at {width}");
     let row = "return getComputedStyle(document.querySelector('.cards tbody tr')).display";
-    assert_eq!(browser.script(row), if width < 480 { "block" } else { "table-row" }, "at {width}");
+    assert_eq!(browser.script(row), if width <= 640 { "block" } else { "table-row" }, "at {width}");
 }
 
 /// Walks to the name by the tab key, makes a token, sees it once.
