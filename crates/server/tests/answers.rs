@@ -257,7 +257,7 @@ async fn without_tools_no_marker_of_a_call_is_written() {
         format!("<think>Look:{section}</think>b"),
         format!("<think>a</think>Look:{call}"),
     ] {
-        let (tokens, choice) = written(&house, &script, &json!([])).await;
+        let (tokens, choice) = written(&house, &script, &Value::Null).await;
         assert_eq!(markers(&tokens), 0, "{script}: {tokens:?}");
         assert_ne!(choice["finish_reason"], "tool_calls", "{script}: {choice}");
         assert!(choice["message"]["tool_calls"].is_null(), "{script}: {choice}");
