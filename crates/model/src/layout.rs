@@ -128,6 +128,12 @@ pub fn expected(config: &Config) -> impl Iterator<Item = TensorSpec> + '_ {
     embedding_specs(config).into_iter().chain(layers).chain(head_specs(config))
 }
 
+/// Name of a routed expert's matrix without its last part: append `.weight`, or `.weight_packed` and its sisters.
+/// `matrix` is `gate_proj`, `up_proj` or `down_proj`.
+pub(crate) fn expert_matrix(config: &Config, layer_idx: usize, expert_idx: usize, matrix: &str) -> String {
+    format!("{}model.layers.{layer_idx}.mlp.experts.{expert_idx}.{matrix}", config.tensor_prefix)
+}
+
 /// Numbers of parameters of a model, by the ways people count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Parameters {

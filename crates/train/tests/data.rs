@@ -32,7 +32,9 @@ fn counter() -> SharedCounter {
 
 fn asks() -> impl Iterator<Item = Ask> {
     let splits = [Split::Train, Split::HeldOut];
-    Family::ALL.into_iter().flat_map(move |family| splits.map(|split| Ask { family, split, n_calls: None }))
+    Family::ALL
+        .into_iter()
+        .flat_map(move |family| splits.map(|split| Ask { family, split, n_calls: None, is_varied: true }))
 }
 
 fn played(

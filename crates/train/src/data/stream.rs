@@ -121,7 +121,7 @@ impl Stream {
             Stage::ShortTurns => rng.one_in(2),
             Stage::Turns => false,
         };
-        let ask = Ask { family, split: Split::Train, n_calls };
+        let ask = Ask { family, split: Split::Train, n_calls, is_varied: true };
         // A seed of its own: the number that drew the family must not draw its kind of task as well.
         let mut episode = families::episode(ask, self.seed ^ WORLDS, index);
         let noise = Noise { wrong_call_percent: WRONG_CALL_PERCENT };

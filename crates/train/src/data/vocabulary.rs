@@ -136,7 +136,11 @@ pub fn corpus(seed: u64) -> Result<Vec<String>, SessionError> {
     let mut texts = Vec::new();
     for index in 0..N_EPISODES {
         let family = Family::ALL[(index % Family::ALL.len() as u64) as usize];
-        let mut episode = families::episode(Ask { family, split: Split::Train, n_calls: None }, seed, index);
+        let mut episode = families::episode(
+            Ask { family, split: Split::Train, n_calls: None, is_varied: true },
+            seed,
+            index,
+        );
         let mut rng = Rng::at(!seed, index);
         let take = &mut |stretch| texts.extend(sample::texts(&stretch));
         sample::play(&mut episode, &profile, &counter, Noise { wrong_call_percent: 2 }, &mut rng, take)?;

@@ -45,7 +45,8 @@ impl Question {
     /// The world of an index, from 0: none that training sees.
     #[must_use]
     pub fn episode(&self, split: Split, index: u64) -> Episode {
-        episode(Ask { family: self.family, split, n_calls: self.n_calls }, self.seed ^ EVALUATION, index)
+        let ask = Ask { family: self.family, split, n_calls: self.n_calls, is_varied: false };
+        episode(ask, self.seed ^ EVALUATION, index)
     }
 }
 

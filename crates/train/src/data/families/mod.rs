@@ -23,6 +23,8 @@ pub struct Ask {
     pub split: Split,
     /// Numbers to add, files of the trail; other families have their own length. `None` draws it.
     pub n_calls: Option<usize>,
+    /// Whether a form of training is said in other words, as training hears it; else it stands as it is listed.
+    pub is_varied: bool,
 }
 
 /// The world of an index under a seed: a pure function of what is asked, seed and index.
@@ -30,7 +32,8 @@ pub struct Ask {
 pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
     let mut rng = Rng::at(seed, index);
     let form = forms::draw(ask.family, ask.split, &mut rng);
-    let draw = Draw { form, phrased: form.phrased(&mut rng), n_calls: ask.n_calls };
+    let phrased = if ask.is_varied { form.phrased(&mut rng) } else { form.text.to_owned() };
+    let draw = Draw { form, phrased, n_calls: ask.n_calls };
     match ask.family {
         Family::Sum => sum::episode(&draw, &mut rng),
         Family::Trail => trail::episode(&draw, &mut rng),
