@@ -5,7 +5,7 @@ use perilune_kernels::router::Chosen;
 use perilune_model::cache::{Cache, CacheForm};
 use perilune_model::chunk::{PassCosts, Speeds, chunk_tokens};
 pub use perilune_model::forward::Segment;
-use perilune_model::forward::{Model, Probe, Workspace};
+use perilune_model::forward::{Model, Observer, Workspace};
 use perilune_model::weights::{Mlp, Weights};
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ struct Touched<'a> {
     bytes: u64,
 }
 
-impl Probe for Touched<'_> {
+impl Observer for Touched<'_> {
     fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
         let mut experts: Vec<u32> = chosen.iter().flatten().map(|c| c.expert_idx).collect();
         experts.sort_unstable();

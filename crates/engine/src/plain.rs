@@ -2,7 +2,7 @@
 
 use crate::request::{Event, Failure, Finish, Request, TokenEvent};
 use crate::sequence::{Draw, Generation};
-use perilune_model::forward::{ForwardError, Model, NoProbe, Phase, Wanted};
+use perilune_model::forward::{ForwardError, Model, Phase, Unobserved, Wanted};
 use perilune_model::solo::Solo;
 
 /// What a request gives when it has the model to itself and nothing is cached: its tokens and how it ended.
@@ -13,7 +13,7 @@ pub fn run_alone(model: &Model, request: Request) -> Result<(Vec<TokenEvent>, Fi
     let mut solo = Solo::new(model, request.prompt.len() + request.n_new_max);
     let mut logits = Vec::new();
     for &id in &request.prompt {
-        logits = solo.advance(&[id], Phase::Prefill, Wanted::Last, &mut NoProbe)?;
+        logits = solo.advance(&[id], Phase::Prefill, Wanted::Last, &mut Unobserved)?;
     }
     let (mut generation, mut draw, mut tokens) = (Generation::new(request), Draw::default(), Vec::new());
     loop {

@@ -12,7 +12,7 @@ use perilune_engine::sampler::Sampling;
 use perilune_engine::{Engine, Settings};
 use perilune_kernels::cpu::Cpu;
 use perilune_model::checkpoint::Checkpoint;
-use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Wanted};
+use perilune_model::forward::{Arithmetic, Model, Phase, Unobserved, Wanted};
 use perilune_model::solo::Solo;
 use perilune_model::weights::{Dense, Weights};
 use std::path::Path;
@@ -124,7 +124,7 @@ fn generated_tokens_recomputed_in_one_pass_give_the_same_bits() {
         };
         let (mut one, mut many) = (start(), start());
         let one: Vec<f32> = ids[40..].iter().flat_map(|&id| one.decode(id).unwrap()).collect();
-        let many = many.advance(&ids[40..], Phase::Decode, Wanted::All, &mut NoProbe).unwrap();
+        let many = many.advance(&ids[40..], Phase::Decode, Wanted::All, &mut Unobserved).unwrap();
         assert!(one.iter().zip(&many).all(|(a, b)| a.to_bits() == b.to_bits()), "{arithmetic:?}");
     }
 }

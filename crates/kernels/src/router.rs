@@ -1,7 +1,6 @@
 //! The expert router: sigmoid scores, selection by score plus bias, weights from the score alone
 //! (DeepSeek-V3 report, section 2.1.2; `topk_method` `noaux_tc` in `config.json`).
 
-pub use crate::logits::arg_max;
 use crate::logits::top_k;
 use crate::reference::sigmoid;
 

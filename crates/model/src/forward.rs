@@ -133,8 +133,8 @@ pub enum ForwardError {
     Empty,
 }
 
-/// What a caller may watch; every method does nothing unless overridden.
-pub trait Probe {
+/// What a caller may see of a pass; every method does nothing unless overridden.
+pub trait Observer {
     /// The input of block `layer_idx` [T, C]; for the index past the last block, the output of the final norm.
     fn hidden(&mut self, _layer_idx: usize, _x: &[f32]) {}
     /// Router products [T, E] before the sigmoid, and each row's choice `[T]`, of the MoE block `layer_idx`.
@@ -143,9 +143,9 @@ pub trait Probe {
     fn done(&mut self, _part: Kind) {}
 }
 
-/// The probe that watches nothing.
-pub struct NoProbe;
-impl Probe for NoProbe {}
+/// The observer that looks at nothing.
+pub struct Unobserved;
+impl Observer for Unobserved {}
 
 /// A model ready to run on a processor.
 pub struct Model {
@@ -306,24 +306,24 @@ impl Model {
         cache: &mut Cache,
         segments: &[Segment<'_>],
         w: &mut Workspace,
-        probe: &mut dyn Probe,
+        observer: &mut dyn Observer,
     ) -> Result<Vec<f32>, ForwardError> {
         self.check_cache(cache)?;
         segments.iter().try_for_each(|segment| self.check(segment))?;
         self.embed(segments, w);
-        probe.done(Kind::Embedding);
+        observer.done(Kind::Embedding);
         for (layer_idx, layer) in self.weights.layers.iter().enumerate() {
             self.ask_ahead(layer_idx + LAYERS_AHEAD);
-            probe.hidden(layer_idx, &w.x);
+            observer.hidden(layer_idx, &w.x);
             self.attend(layer_idx, layer, cache, segments, w);
-            probe.done(Kind::Attention);
-            self.feed(layer_idx, layer, w, probe);
+            observer.done(Kind::Attention);
+            self.feed(layer_idx, layer, w, observer);
         }
         let c = self.config.hidden_size;
         norm::rms_norm(&self.cpu, &w.x, c, &self.weights.norm, self.config.rms_norm_eps, &mut w.normed);
-        probe.hidden(self.weights.layers.len(), &w.normed);
+        observer.hidden(self.weights.layers.len(), &w.normed);
         let logits = self.logits(segments, w);
-        probe.done(Kind::Head);
+        observer.done(Kind::Head);
         Ok(logits)
     }
 
@@ -500,28 +500,28 @@ impl Model {
     }
 
     /// `x += mlp(norm(x))`.
-    fn feed(&self, layer_idx: usize, layer: &Layer, w: &mut Workspace, probe: &mut dyn Probe) {
+    fn feed(&self, layer_idx: usize, layer: &Layer, w: &mut Workspace, observer: &mut dyn Observer) {
         let c = self.config.hidden_size;
         norm::rms_norm(&self.cpu, &w.x, c, &layer.post_norm, self.config.rms_norm_eps, &mut w.normed);
         match &layer.mlp {
             Mlp::Dense(mlp) => {
                 let input = self.rows(&w.normed, c, &[&mlp.gate], &mut w.quantized);
                 swiglu(&self.cpu, input.for_matrix(&mlp.gate), mlp, &mut w.experts, &mut w.out);
-                probe.done(Kind::DenseMlp);
+                observer.done(Kind::DenseMlp);
             }
-            Mlp::Moe(moe) => self.mixture(layer_idx, moe, w, probe),
+            Mlp::Moe(moe) => self.mixture(layer_idx, moe, w, observer),
         }
         activation::add(&self.cpu, &mut w.x, &w.out);
     }
 
-    fn mixture(&self, layer_idx: usize, moe: &Moe, w: &mut Workspace, probe: &mut dyn Probe) {
+    fn mixture(&self, layer_idx: usize, moe: &Moe, w: &mut Workspace, observer: &mut dyn Observer) {
         let (n, c) = (w.positions.len(), self.config.hidden_size);
         w.router.resize(n * moe.bias.len(), 0.0);
         matmul(&self.cpu, Rows::f32(&w.normed, c), &moe.router, &mut w.router);
         let choose = |logits: &[f32]| choose(&self.rule, logits, &moe.bias);
         let chosen: Vec<Vec<Chosen>> = w.router.chunks_exact(moe.bias.len()).map(choose).collect();
-        probe.router(layer_idx, &w.router, &chosen);
-        probe.done(Kind::Router);
+        observer.router(layer_idx, &w.router, &chosen);
+        observer.done(Kind::Router);
         let loads = Loads::group(&chosen, moe.experts.len());
         // All that is multiplied first comes first.
         let chosen = || loads.experts().map(|i| &moe.experts[i]);
@@ -534,12 +534,12 @@ impl Model {
             let rows = input.for_matrix(gate);
             routed(&self.cpu, rows, &moe.experts, &loads, &mut w.experts, &mut w.out);
         }
-        probe.done(Kind::RoutedExpert);
+        observer.done(Kind::RoutedExpert);
         if let Some(shared) = &moe.shared {
             w.shared.resize(w.out.len(), 0.0);
             swiglu(&self.cpu, input.for_matrix(&shared.gate), shared, &mut w.experts, &mut w.shared);
             activation::add(&self.cpu, &mut w.out, &w.shared);
-            probe.done(Kind::SharedExpert);
+            observer.done(Kind::SharedExpert);
         }
     }
 

@@ -1,7 +1,7 @@
 //! One sequence with a cache of its own: what tools and tests run. (The engine schedules many over one cache.)
 
 use crate::cache::{Cache, CacheForm};
-use crate::forward::{ForwardError, Model, Phase, Probe, Segment, Wanted, Workspace};
+use crate::forward::{ForwardError, Model, Observer, Phase, Segment, Wanted, Workspace};
 
 /// Tokens of one prefill pass where nobody waits for it to end: those that [`crate::plan`] reserves buffers for.
 pub const PREFILL_CHUNK: usize = 512;
@@ -47,10 +47,10 @@ impl<'m> Solo<'m> {
         ids: &[u32],
         phase: Phase,
         wanted: Wanted,
-        probe: &mut dyn Probe,
+        observer: &mut dyn Observer,
     ) -> Result<Vec<f32>, ForwardError> {
         let segment = Segment { ids, first_position: self.n_tokens, blocks: &self.blocks, phase, wanted };
-        let logits = self.model.forward(&mut self.cache, &[segment], &mut self.workspace, probe)?;
+        let logits = self.model.forward(&mut self.cache, &[segment], &mut self.workspace, observer)?;
         self.n_tokens += ids.len();
         Ok(logits)
     }
@@ -74,7 +74,7 @@ impl<'m> Solo<'m> {
         for (i, part) in ids.chunks(chunk.max(1)).enumerate() {
             let done = i * chunk.max(1) + part.len();
             let wanted = if done == ids.len() { Wanted::Last } else { Wanted::Nothing };
-            logits = self.advance(part, Phase::Prefill, wanted, &mut crate::forward::NoProbe)?;
+            logits = self.advance(part, Phase::Prefill, wanted, &mut crate::forward::Unobserved)?;
             if !progress(done) {
                 return Ok(None);
             }
@@ -87,6 +87,6 @@ impl<'m> Solo<'m> {
     /// # Errors
     /// As [`Model::forward`].
     pub fn decode(&mut self, id: u32) -> Result<Vec<f32>, ForwardError> {
-        self.advance(&[id], Phase::Decode, Wanted::Last, &mut crate::forward::NoProbe)
+        self.advance(&[id], Phase::Decode, Wanted::Last, &mut crate::forward::Unobserved)
     }
 }

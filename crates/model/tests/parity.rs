@@ -9,7 +9,7 @@ use perilune_kernels::router::Chosen;
 use perilune_model::cache::CacheForm;
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
-use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Probe, Wanted};
+use perilune_model::forward::{Arithmetic, Model, Observer, Phase, Unobserved, Wanted};
 use perilune_model::solo::Solo;
 use perilune_model::weights::{Dense, Weights};
 use safetensors::SafeTensors;
@@ -73,8 +73,8 @@ fn model(dir: &Path, arithmetic: Arithmetic) -> Model {
 }
 
 /// Logits of every position, in one pass.
-fn full_pass(model: &Model, ids: &[u32], probe: &mut dyn Probe) -> Vec<f32> {
-    Solo::new(model, ids.len()).advance(ids, Phase::Prefill, Wanted::All, probe).unwrap()
+fn full_pass(model: &Model, ids: &[u32], observer: &mut dyn Observer) -> Vec<f32> {
+    Solo::new(model, ids.len()).advance(ids, Phase::Prefill, Wanted::All, observer).unwrap()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -96,7 +96,7 @@ struct Recorder {
     router: Vec<(usize, Vec<f32>, Vec<Vec<Chosen>>)>,
 }
 
-impl Probe for Recorder {
+impl Observer for Recorder {
     fn hidden(&mut self, layer_idx: usize, x: &[f32]) {
         assert_eq!(self.hidden.len(), layer_idx);
         self.hidden.push(x.to_vec());
@@ -166,7 +166,7 @@ fn in_passes(model: &Model, form: CacheForm, ids: &[u32], lengths: &[usize], pha
     let mut logits = Vec::new();
     for &n in lengths.iter().cycle() {
         let end = (at + n).min(ids.len());
-        logits.extend(solo.advance(&ids[at..end], phase, Wanted::All, &mut NoProbe).unwrap());
+        logits.extend(solo.advance(&ids[at..end], phase, Wanted::All, &mut Unobserved).unwrap());
         at = end;
         if at == ids.len() {
             return logits;
@@ -181,7 +181,7 @@ fn cached_decode_and_chunked_prefill_equal_the_full_pass_bit_for_bit() {
         let ids = &Reference::read(&dir).ids("input_ids")[0];
         for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
             let model = model(&dir, arithmetic);
-            let full = full_pass(&model, ids, &mut NoProbe);
+            let full = full_pass(&model, ids, &mut Unobserved);
             for lengths in [&[1][..], &[7, 20, 3], &[32]] {
                 let cut = in_passes(&model, arithmetic.cache_form(), ids, lengths, Phase::Prefill);
                 assert_same_bits(&format!("{} {arithmetic:?} {lengths:?}", dir.display()), &cut, &full);
@@ -195,7 +195,7 @@ fn absorbed_equals_expanded() {
     for dir in goldens() {
         let ids = &Reference::read(&dir).ids("input_ids")[0];
         let model = model(&dir, Arithmetic::Exact);
-        let expanded = full_pass(&model, ids, &mut NoProbe);
+        let expanded = full_pass(&model, ids, &mut Unobserved);
         for phase in [Phase::Prefill, Phase::Decode] {
             let other = in_passes(&model, CacheForm::LatentF32, ids, &[1], phase);
             let off = largest_difference(&other, &expanded);
@@ -227,11 +227,11 @@ fn divergence(exact: &[f32], fast: &[f32], vocab_size: usize) -> (f64, f64) {
 fn the_fast_path_stays_near_the_exact_one() {
     for dir in goldens() {
         let ids = &Reference::read(&dir).ids("input_ids")[0];
-        let exact = full_pass(&model(&dir, Arithmetic::Exact), ids, &mut NoProbe);
+        let exact = full_pass(&model(&dir, Arithmetic::Exact), ids, &mut Unobserved);
         for dense in [Dense::AsPublished, Dense::Int8] {
             let fast = model_on(&dir, Arithmetic::Fast, dense, Cpu::new(2));
             let vocab_size = fast.config().vocab_size;
-            let (kl, same) = divergence(&exact, &full_pass(&fast, ids, &mut NoProbe), vocab_size);
+            let (kl, same) = divergence(&exact, &full_pass(&fast, ids, &mut Unobserved), vocab_size);
             println!("{} {dense:?}: mean KL {kl:.2e}, arg-max agrees {same:.3}", dir.display());
             assert!(kl <= FAST_KL, "{} {dense:?}: {kl}", dir.display());
             for form in [CacheForm::LatentBf16, CacheForm::LatentInt8] {
@@ -254,7 +254,7 @@ fn every_instruction_set_and_thread_count_gives_the_same_bits() {
         {
             let run = |cpu: Cpu| {
                 let model = model_on(&dir, arithmetic, dense, cpu);
-                let mut logits = full_pass(&model, ids, &mut NoProbe);
+                let mut logits = full_pass(&model, ids, &mut Unobserved);
                 logits.extend(in_passes(&model, arithmetic.cache_form(), ids, &[1], Phase::Decode));
                 logits
             };
@@ -282,7 +282,7 @@ fn a_sequence_does_not_depend_on_the_others_in_its_batch() {
         let ids = &Reference::read(&dir).ids("input_ids")[0];
         for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
             let model = model(&dir, arithmetic);
-            let alone = full_pass(&model, &ids[..20], &mut NoProbe);
+            let alone = full_pass(&model, &ids[..20], &mut Unobserved);
             let mut cache = Cache::new(model.config(), arithmetic.cache_form(), 64);
             let blocks: Vec<u32> = (0..64).rev().collect();
             let segment = |i: usize| Segment {
@@ -293,7 +293,8 @@ fn a_sequence_does_not_depend_on_the_others_in_its_batch() {
                 wanted: if i == 40 { Wanted::All } else { Wanted::Nothing },
             };
             let segments: Vec<Segment<'_>> = (0..64).map(segment).collect();
-            let got = model.forward(&mut cache, &segments, &mut Workspace::default(), &mut NoProbe).unwrap();
+            let got =
+                model.forward(&mut cache, &segments, &mut Workspace::default(), &mut Unobserved).unwrap();
             assert_same_bits(&format!("{} {arithmetic:?}", dir.display()), &got, &alone);
         }
     }
@@ -306,7 +307,7 @@ fn what_cannot_run_is_a_sentence() {
     let vocab_size = model.config().vocab_size as u32;
     let run = |ids: &[u32]| {
         Solo::new(&model, 64)
-            .advance(ids, Phase::Prefill, Wanted::Last, &mut NoProbe)
+            .advance(ids, Phase::Prefill, Wanted::Last, &mut Unobserved)
             .unwrap_err()
             .to_string()
     };
@@ -330,7 +331,7 @@ fn a_cache_that_does_not_go_with_the_model_is_a_sentence() {
         Segment { ids: &[1], first_position: 0, blocks: &[0], phase: Phase::Prefill, wanted: Wanted::Last };
     let run = |config: &Config, form: CacheForm| {
         let mut cache = Cache::new(config, form, 1);
-        let ran = model.forward(&mut cache, &[segment], &mut Workspace::default(), &mut NoProbe);
+        let ran = model.forward(&mut cache, &[segment], &mut Workspace::default(), &mut Unobserved);
         ran.map(|_| ()).map_err(|error| error.to_string())
     };
     let own = model.config();

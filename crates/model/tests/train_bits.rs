@@ -10,7 +10,7 @@ use perilune_kernels::logits::{LogSoftmax, arg_max};
 use perilune_kernels::router::Chosen;
 use perilune_model::checkpoint::Checkpoint;
 use perilune_model::config::Config;
-use perilune_model::forward::{Arithmetic, Model, Phase, Probe, Wanted};
+use perilune_model::forward::{Arithmetic, Model, Observer, Phase, Wanted};
 use perilune_model::solo::Solo;
 use perilune_model::train::export::{Form, exported_config};
 use perilune_model::train::{
@@ -48,7 +48,7 @@ fn parameters(config: &Config, seed: u64) -> Parameters {
 #[derive(Default)]
 struct Routes(Vec<Vec<u32>>);
 
-impl Probe for Routes {
+impl Observer for Routes {
     fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
         self.0[layer_idx].extend(chosen.iter().flatten().map(|c| c.expert_idx));
     }

@@ -12,10 +12,10 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use parts::{Cached, Clock, Part};
 use perilune_kernels::cpu::{Cpu, Isa};
+use perilune_kernels::logits::arg_max;
 use perilune_kernels::probe;
-use perilune_kernels::router::arg_max;
 use perilune_model::cache::Cache;
-use perilune_model::forward::{Arithmetic, Model, NoProbe, Phase, Segment, Wanted, Workspace};
+use perilune_model::forward::{Arithmetic, Model, Phase, Segment, Unobserved, Wanted, Workspace};
 use perilune_model::solo::{PREFILL_CHUNK, Solo};
 use perilune_model::weights::Dense;
 use projection::{Projection, Target};
@@ -402,8 +402,9 @@ fn decode_steps(
 /// Logits of the same random tokens on both paths.
 fn accuracy(exact: &Model, fast: &Model, n_tokens: usize) -> anyhow::Result<Accuracy> {
     let ids = random_ids(exact, n_tokens, 1);
-    let all =
-        |model: &Model| Solo::new(model, n_tokens).advance(&ids, Phase::Prefill, Wanted::All, &mut NoProbe);
+    let all = |model: &Model| {
+        Solo::new(model, n_tokens).advance(&ids, Phase::Prefill, Wanted::All, &mut Unobserved)
+    };
     let (exact_logits, fast_logits) = (all(exact)?, all(fast)?);
     let vocab_size = exact.config().vocab_size;
     let rows = exact_logits.chunks(vocab_size).zip(fast_logits.chunks(vocab_size));

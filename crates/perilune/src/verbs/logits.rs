@@ -5,7 +5,7 @@ use super::open::{ModelArgs, check_context, not_finite, parse_ids};
 use crate::terminal::print;
 use anyhow::{Context, bail};
 use clap::Args;
-use perilune_model::forward::{Model, NoProbe, Phase, Wanted};
+use perilune_model::forward::{Model, Phase, Unobserved, Wanted};
 use perilune_model::solo::{PREFILL_CHUNK, Solo};
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -62,7 +62,7 @@ fn write(model: &Model, ids: &[u32], args: &LogitsArgs, partial: &Path) -> anyho
         if stopped.is_set() {
             return Err(Interrupted.into());
         }
-        let logits = solo.advance(chunk, Phase::Prefill, Wanted::All, &mut NoProbe)?;
+        let logits = solo.advance(chunk, Phase::Prefill, Wanted::All, &mut Unobserved)?;
         if !logits.iter().all(|v| v.is_finite()) {
             return Err(not_finite(&args.model.dir));
         }

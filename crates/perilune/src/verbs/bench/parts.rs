@@ -3,7 +3,7 @@
 use super::median;
 use perilune_kernels::router::Chosen;
 use perilune_model::cache::mla_shape;
-use perilune_model::forward::{Arithmetic, Model, Probe};
+use perilune_model::forward::{Arithmetic, Model, Observer};
 use perilune_model::layout::Kind;
 use perilune_model::weights::Mlp;
 use serde::Serialize;
@@ -37,7 +37,7 @@ struct Work {
     operations: f64,
 }
 
-/// A probe that keeps the clock of passes, one of which is a step.
+/// An observer that keeps the clock of passes, one of which is a step.
 pub(super) struct Clock<'m> {
     model: &'m Model,
     /// Bytes of all matrices of a part; operations of a row that passes them.
@@ -108,7 +108,7 @@ fn place(kind: Kind) -> Option<usize> {
     PARTS.iter().position(|part| *part == kind)
 }
 
-impl Probe for Clock<'_> {
+impl Observer for Clock<'_> {
     fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
         let Mlp::Moe(moe) = &self.model.weights().layers[layer_idx].mlp else { return };
         let work = &mut self.work[3];

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, ensure};
 use perilune_kernels::ahead::ASK_BYTES;
 use perilune_kernels::map::{MappedFile, PAGE_BYTES};
 use perilune_kernels::router::{Chosen, arg_max};
-use perilune_model::forward::{Arithmetic, Model, Phase, Probe, Wanted};
+use perilune_model::forward::{Arithmetic, Model, Observer, Phase, Wanted};
 use perilune_model::solo::Solo;
 use perilune_model::touched::{self, FilePages};
 use perilune_model::weights::Dense;
@@ -172,7 +172,7 @@ fn start(args: &BenchArgs, dir: &Path, prompt: usize) -> anyhow::Result<(Model, 
 #[derive(Default)]
 struct Experts(BTreeSet<(usize, u32)>);
 
-impl Probe for Experts {
+impl Observer for Experts {
     fn router(&mut self, layer_idx: usize, _logits: &[f32], chosen: &[Vec<Chosen>]) {
         self.0.extend(chosen.iter().flatten().map(|choice| (layer_idx, choice.expert_idx)));
     }
