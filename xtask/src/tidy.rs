@@ -38,7 +38,7 @@ pub struct Report {
     pub functions: Vec<Length>,
 }
 
-/// Apply every rule to `tree`.
+/// Apply every rule to `tree`; a file that is no Rust is a violation, not an error.
 pub fn check(tree: &Tree) -> Report {
     let mut violations = Vec::new();
     let sources = tree.rust_sources(&mut violations);

@@ -5,16 +5,15 @@
 //! Beside it the resident memory of the process as the steps go on.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use perilune_agent::context::{Bytes, Profile};
-use perilune_agent::gate::{
-    Approval, BoxFuture, Decision, Effect, Gate, GateError, ProposedCall, Resource, Unattended,
-};
-use perilune_agent::journal::{self, Entry, Opened};
-use perilune_agent::run::{Budget, Hands, Listener, Price, Run, SystemClock};
-use perilune_agent::tools::{
-    Arguments, Declaration, Limits, Output, Parameter, Registry, Scope, Tool, Workspace,
-};
-use perilune_chat::message::{Request, Sampling};
+#[path = "../tests/support/alone.rs"]
+mod alone;
+
+use perilune_agent::context::Profile;
+use perilune_agent::gate::{BoxFuture, Effect, Resource};
+use perilune_agent::journal::{self, Opened};
+use perilune_agent::run::Run;
+use perilune_agent::tools::{Arguments, Declaration, Output, Parameter, Registry, Scope, Tool, Workspace};
+use perilune_chat::message::Request;
 use perilune_chat::model::{ChatModel, Event, EventStream};
 use perilune_chat::scanner::{Closing, Delta, Finish};
 use std::path::Path;
@@ -100,44 +99,14 @@ impl Tool for Do {
     }
 }
 
-struct Open;
-
-impl Gate for Open {
-    fn decide(&self, _call: &ProposedCall) -> Decision {
-        Decision::Allow { rule: "all".to_owned() }
-    }
-
-    fn remember(&self, _call: &ProposedCall, _approval: &Approval) -> Result<(), GateError> {
-        Ok(())
-    }
-}
-
-struct Nobody;
-
-impl Listener for Nobody {
-    fn event(&self, _entry: &Entry) {}
-}
-
 async fn run(folder: &Path, effect: Effect) -> Vec<f64> {
     let model = Arc::new(Instantly::default());
     std::fs::create_dir_all(folder.join("work")).unwrap();
     let workspace =
         Workspace::open(&folder.join("work")).unwrap().with_own_folder(&folder.join("own")).unwrap();
     let tools = Registry::new(vec![Arc::new(Do(effect))]).unwrap();
-    let hands = Hands {
-        model: Arc::clone(&model) as Arc<dyn ChatModel>,
-        profile: Profile { tools, ..Profile::standard(CONTEXT_TOKENS, CONTEXT_TOKENS / 4) },
-        scope: Scope::new(workspace, Limits::default()),
-        gate: Arc::new(Open),
-        approver: Arc::new(Unattended),
-        counter: Arc::new(Bytes),
-        tokenizer: None,
-        clock: Arc::new(SystemClock),
-        listener: Arc::new(Nobody),
-        sampling: Sampling::default(),
-        budget: Budget { n_steps_max: 1_000, ..Budget::STEPS_300 },
-        price: Price::default(),
-    };
+    let profile = Profile { tools, ..Profile::standard(CONTEXT_TOKENS, CONTEXT_TOKENS / 4) };
+    let hands = alone::hands(Arc::clone(&model) as Arc<dyn ChatModel>, profile, workspace);
     let (journal, entry) =
         journal::create(folder, 0, Opened { run: "run".to_owned(), ..Opened::default() }).unwrap();
     Run::new(hands, journal, &[entry]).unwrap().finish().await.unwrap();

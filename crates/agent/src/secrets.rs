@@ -34,12 +34,12 @@ pub enum SecretError {
         "the secret {name:?} has {bytes} bytes; only values of {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes can be told from ordinary text"
     )]
     Length {
-        /// Its name.
+        /// Name of the secret.
         name: String,
-        /// Its length.
+        /// Length of its value, bytes.
         bytes: usize,
     },
-    /// Too much in all.
+    /// The values are more than one search can hold.
     #[error("the secrets cannot be searched for: {cause}")]
     Search {
         /// Why.
@@ -60,10 +60,11 @@ impl Secrets {
         Self { names: Vec::new(), search: None, owner: Vec::new() }
     }
 
-    /// Secrets by name. Of a value of several lines each longer line is secret too.
+    /// Secrets by name, blanks around a value taken off. Of a value of several lines each line of at least twice
+    /// [`SECRET_BYTES_MIN`] is secret too.
     ///
     /// # Errors
-    /// [`SecretError`]; the value is not in it.
+    /// [`SecretError`]: a value is too short or too long, or all are too many. The value is not in it.
     pub fn new<N: Into<String>, V: AsRef<str>>(
         values: impl IntoIterator<Item = (N, V)>,
     ) -> Result<Self, SecretError> {
@@ -210,7 +211,8 @@ impl Secrets {
 }
 
 /// The values in a file of secrets: the value of each line `NAME=value`, or the whole where there is none. What
-/// is no name before a `=`, as in an address, and a `=` at a line's end, as in base64, name nothing.
+/// is no name before a `=`, as in an address, and a `=` at a line's end, as in base64, name nothing. Values shorter
+/// than [`SECRET_BYTES_MIN`] are left out.
 #[must_use]
 pub fn values_of_file(name: &str, text: &str) -> Vec<(String, String)> {
     let unquoted = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();

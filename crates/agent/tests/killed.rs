@@ -4,16 +4,17 @@
 //! `PERILUNE_KILLED_STEPS=300 cargo test -p perilune-agent --test killed` takes more steps.
 #![allow(clippy::unwrap_used)] // Helpers outside the test functions.
 
-use perilune_agent::context::{Bytes, Profile};
-use perilune_agent::gate::{
-    Approval, BoxFuture, Decision, Effect, Gate, GateError, ProposedCall, Resource, Unattended,
-};
-use perilune_agent::journal::{self, Entry, Event, How, JOURNAL_FILE, Opened};
-use perilune_agent::run::{Budget, Hands, Listener, Price, Run, SystemClock};
+#[path = "support/alone.rs"]
+mod alone;
+
+use perilune_agent::context::Profile;
+use perilune_agent::gate::{BoxFuture, Effect, Resource};
+use perilune_agent::journal::{self, Event, How, JOURNAL_FILE, Opened};
+use perilune_agent::run::Run;
 use perilune_agent::tools::{
-    Arguments, Declaration, Limits, Output, Parameter, Probe, Registry, Scope, Tool, Workspace,
+    Arguments, Declaration, Output, Parameter, Probe, Registry, Scope, Tool, Workspace,
 };
-use perilune_chat::message::{Message, Request, Sampling};
+use perilune_chat::message::{Message, Request};
 use perilune_chat::model::{self, ChatModel, EventStream};
 use perilune_chat::scanner::{Closing, Delta, Finish};
 use serde_json::Value;
@@ -93,44 +94,14 @@ impl Tool for Stamp {
     }
 }
 
-struct Open;
-
-impl Gate for Open {
-    fn decide(&self, _call: &ProposedCall) -> Decision {
-        Decision::Allow { rule: "all".to_owned() }
-    }
-
-    fn remember(&self, _call: &ProposedCall, _approval: &Approval) -> Result<(), GateError> {
-        Ok(())
-    }
-}
-
-struct Nobody;
-
-impl Listener for Nobody {
-    fn event(&self, _entry: &Entry) {}
-}
-
 /// The process that is killed: does nothing unless it is told where to work.
 #[tokio::test]
 async fn child() {
     let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
     let workspace = Workspace::open(&folder).unwrap().with_own_folder(&folder.join("own")).unwrap();
     let tools = Registry::new(vec![Arc::new(Stamp(folder.join("stamps")))]).unwrap();
-    let hands = Hands {
-        model: Arc::new(Counting),
-        profile: Profile { tools, ..Profile::standard(1_000_000, 1_000) },
-        scope: Scope::new(workspace, Limits::default()),
-        gate: Arc::new(Open),
-        approver: Arc::new(Unattended),
-        counter: Arc::new(Bytes),
-        tokenizer: None,
-        clock: Arc::new(SystemClock),
-        listener: Arc::new(Nobody),
-        sampling: Sampling::default(),
-        budget: Budget { n_steps_max: 1_000, ..Budget::STEPS_300 },
-        price: Price::default(),
-    };
+    let profile = Profile { tools, ..Profile::standard(1_000_000, 1_000) };
+    let hands = alone::hands(Arc::new(Counting), profile, workspace);
     let (journal, entries) = if folder.join(JOURNAL_FILE).exists() {
         journal::resume(&folder).unwrap()
     } else {

@@ -15,7 +15,7 @@ use crate::wire::{anthropic, openai};
 use futures_core::Stream;
 use std::pin::Pin;
 
-/// The answer as it comes.
+/// The answer as it comes: events, or the one error that ends it.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, ModelError>> + Send + 'static>>;
 
 /// Something that can continue a conversation. Object-safe: hold it as `Arc<dyn ChatModel>`.
@@ -114,7 +114,7 @@ pub enum ModelError {
     ContextTooLong {
         /// Tokens of the prompt.
         prompt_tokens: u64,
-        /// Room of the model.
+        /// Tokens that the model's context holds.
         context_tokens_max: u64,
     },
     /// Not allowed: check the key.
@@ -126,7 +126,7 @@ pub enum ModelError {
     /// Too much at the moment: wait and ask again.
     #[error("the model is busy: {message}")]
     Busy {
-        /// How long the provider asks to wait.
+        /// How long the provider asks to wait, milliseconds.
         retry_after_ms: Option<u64>,
         /// The provider's sentence.
         message: String,

@@ -17,22 +17,22 @@ use std::time::Duration;
 /// How the engine shares its time and memory; every queue and budget has its maximum here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Sequences that run at once.
+    /// Sequences that run at once, at least 1.
     pub n_running_max: usize,
-    /// Requests that wait, by class (latency, throughput).
+    /// Most requests that wait, by class (latency, throughput); a full queue refuses more.
     pub n_waiting_max: [usize; 2],
-    /// Prefill chunks end at multiples of this position.
+    /// Prefill chunks end at multiples of this position, tokens; rounded up to whole blocks of 64.
     pub chunk_tokens: usize,
     /// The same for throughput sequences while latency sequences run, whose tokens wait for such a chunk now and then.
     ///
     /// Both are multiples of a block, so chunks end on one grid whatever the load; and a chunk reads what it wrote from
     /// the cache, so where it ends changes no bit.
     pub busy_chunk_tokens: usize,
-    /// Prompt tokens a class computes in one step (one chunk is always allowed).
+    /// Most prompt tokens a class computes in one step (one chunk is always allowed).
     pub prefill_tokens_max: usize,
     /// Tokens of generation for which blocks are reserved at admission.
     pub reserve_tokens: usize,
-    /// While latency sequences run, throughput sequences run in every step of this number, and in no other.
+    /// While latency sequences run, throughput sequences run in one step of this many, and in no other.
     ///
     /// 32 leaves 97 of 100 latency tokens undisturbed, so the 95th percentile of their distance is an idle server's.
     pub throughput_every: u64,
@@ -40,7 +40,7 @@ pub struct Settings {
     pub n_overtaken_max: u64,
     /// Times that latency requests may preempt one throughput sequence.
     pub n_preempted_max: u32,
-    /// Whether requests share full blocks.
+    /// Whether requests share full blocks of 64 tokens.
     pub prefix_cache: bool,
 }
 
@@ -64,7 +64,7 @@ impl Default for Settings {
 /// What a request must fit, known before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// V.
+    /// V: ids are below it.
     pub vocab_size: usize,
     /// Tokens of prompt and generation together: the model's positions or the whole cache, whichever is less.
     pub context_max: usize,
@@ -74,7 +74,8 @@ impl Limits {
     /// Whether `request` could ever run.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// [`SubmitError`] for the first thing that is wrong with it; never [`SubmitError::QueueFull`] or
+    /// [`SubmitError::Stopping`].
     pub fn check(&self, request: &Request) -> Result<(), SubmitError> {
         if request.prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
@@ -132,11 +133,11 @@ impl Places {
 pub struct Work {
     /// Whose.
     pub id: RequestId,
-    /// Positions.
+    /// Its positions, tokens from the start of the prompt.
     pub positions: Range<usize>,
     /// Attention form.
     pub phase: Phase,
-    /// Whether the last row gives the next token.
+    /// Whether the last row gives the next token: its context is then complete.
     pub samples: bool,
 }
 
@@ -158,10 +159,10 @@ pub struct StepReport {
     pub work: Vec<Work>,
 }
 
-/// Time since a fixed moment, from outside.
+/// Time since a fixed moment, from outside, read around forward passes.
 pub type Clock = Box<dyn FnMut() -> Duration + Send>;
 
-/// Many requests over one model.
+/// Many requests over one model and its cache.
 pub struct Engine<M> {
     pub(crate) model: M,
     pub(crate) settings: Settings,
@@ -220,7 +221,7 @@ impl<M: ForwardModel> Engine<M> {
     /// Queue a request; its events go to `sink`.
     ///
     /// # Errors
-    /// A request that can never run, or a full queue.
+    /// [`SubmitError`] for a request that can never run, or a full queue.
     pub fn submit(&mut self, request: Request, sink: EventSink) -> Result<RequestId, SubmitError> {
         self.limits().check(&request)?;
         self.places.enter(request.class)?;
@@ -244,7 +245,7 @@ impl<M: ForwardModel> Engine<M> {
         self.waiting[sequence.class.index()].insert(id, sequence);
     }
 
-    /// End a request now; `false` where it is not there (any more).
+    /// End a request now as [`Finish::Cancelled`]; `false` where it is not there (any more).
     pub fn cancel(&mut self, id: RequestId) -> bool {
         let sequence = self.remove(id);
         let found = sequence.is_some();
@@ -254,7 +255,7 @@ impl<M: ForwardModel> Engine<M> {
         found
     }
 
-    /// End every request.
+    /// End every request as [`Finish::Cancelled`].
     pub fn cancel_all(&mut self) {
         self.ids().into_iter().for_each(|id| {
             self.cancel(id);
@@ -275,7 +276,7 @@ impl<M: ForwardModel> Engine<M> {
         self.running.is_empty() && self.waiting.iter().all(BTreeMap::is_empty)
     }
 
-    /// Run one step: schedule, forward, settle.
+    /// Run one step: schedule, forward, settle. What ran, and who moved.
     pub fn step(&mut self) -> StepReport {
         let report = self.schedule();
         let outcome = self.forward(&report.work);
@@ -308,7 +309,7 @@ impl<M: ForwardModel> Engine<M> {
         Ok(forwarded.logits)
     }
 
-    /// The books.
+    /// The books: counters since the start; gauges as of now, those of a batch as of the last step.
     pub fn stats(&self) -> Stats {
         let count = |class| self.running.values().filter(|s| s.class == class).count();
         let (free, cached) = (self.blocks.n_free(), self.blocks.n_cached());

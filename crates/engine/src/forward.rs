@@ -13,9 +13,9 @@ use std::sync::Arc;
 /// The promise behind everything: a row depends on the ids and phases of its own sequence up to it, and on nothing
 /// else (neither the other segments nor how earlier tokens were cut into passes).
 pub trait ForwardModel {
-    /// V.
+    /// V: logits of a row.
     fn vocab_size(&self) -> usize;
-    /// Positions the model has.
+    /// Positions the model has: the longest context in tokens.
     fn n_positions_max(&self) -> usize;
     /// Blocks of 64 tokens its cache holds.
     fn n_blocks(&self) -> usize;

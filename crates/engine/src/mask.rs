@@ -7,7 +7,8 @@ pub struct MaskError(pub String);
 
 /// A rule over token ids that follows one sequence.
 pub trait TokenMask: Send {
-    /// Set bit `id % 32` of word `id / 32` for each id that may come next; `mask` comes zeroed, [V / 32 rounded up].
+    /// Set bit `id % 32` of word `id / 32` for each id that may come next; `mask` comes zeroed, [`n_words`] of V
+    /// words long.
     ///
     /// # Errors
     /// When the rule cannot go on; the request fails with the text.
@@ -23,12 +24,12 @@ pub trait TokenMask: Send {
     fn is_complete(&self) -> bool;
 }
 
-/// Words of a mask over `vocab_size` ids.
+/// Words of 32 bits of a mask over `vocab_size` ids: V / 32, rounded up.
 pub fn n_words(vocab_size: usize) -> usize {
     vocab_size.div_ceil(32)
 }
 
-/// Whether `mask` allows `id`.
+/// Whether `mask` allows `id`; ids beyond its words are not allowed.
 pub fn allows(mask: &[u32], id: u32) -> bool {
     mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
 }

@@ -1,9 +1,9 @@
-//! Top-p: the heaviest candidates whose share first reaches `top_p`, heaviest first.
+//! Top-p (nucleus sampling): the heaviest candidates whose share first reaches `top_p`, heaviest first.
 //!
 //! [`plain`] is the definition. [`Buckets`] gives the same candidates in the same order, and so the same draws: it
 //! parts them by the leading bits of their weights, and sorts bucket after bucket until the share is reached.
 
-/// A candidate: id, and weight in [0, 1], the likeliest having 1.
+/// A candidate: token id, and weight in [0, 1] (its probability over the likeliest one's, which has 1).
 pub type Candidate = (u32, f64);
 
 /// Candidates sorted first by [`plain`].
@@ -22,12 +22,13 @@ const ID_BITS: u32 = u64::BITS - REST_BITS;
 /// More mass than asked for is gathered by this share, far above what roundings can move.
 const SLACK: f64 = 1e-9;
 
-/// Heavier first, then the lower id.
+/// Orders candidates: heavier first, then the lower id.
 pub fn by_weight(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// Keep the nucleus of candidates that come in order of id.
+/// Keep the nucleus of `candidates`, which come in order of id, and leave it heaviest first. `top_p` is in (0, 1]:
+/// the share of their mass.
 pub fn plain(candidates: &mut Vec<Candidate>, top_p: f64) {
     let target = target(candidates, top_p);
     let mut n_sorted = FIRST;
@@ -68,7 +69,8 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Keep the nucleus of candidates that come in order of id, as [`plain`] does.
+    /// Keep the nucleus of `candidates`, which come in order of id, as [`plain`] does: the same candidates in the
+    /// same order.
     pub fn keep(&mut self, candidates: &mut Vec<Candidate>, top_p: f64) {
         let is_wide = candidates.last().is_some_and(|(id, _)| u64::from(*id) >> ID_BITS != 0);
         if candidates.len() <= FEW || is_wide {

@@ -5,10 +5,10 @@ use crate::sequence::{Draw, Generation};
 use perilune_model::forward::{ForwardError, Model, NoProbe, Phase, Wanted};
 use perilune_model::solo::Solo;
 
-/// What a request gives when it has the model to itself and nothing is cached.
+/// What a request gives when it has the model to itself and nothing is cached: its tokens and how it ended.
 ///
 /// # Errors
-/// As [`Model::forward`].
+/// [`ForwardError`], as [`Model::forward`].
 pub fn run_alone(model: &Model, request: Request) -> Result<(Vec<TokenEvent>, Finish), ForwardError> {
     let mut solo = Solo::new(model, request.prompt.len() + request.n_new_max);
     let mut logits = Vec::new();

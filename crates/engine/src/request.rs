@@ -20,7 +20,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Index into figures kept by class.
+    /// Index into figures kept by class: latency 0, throughput 1.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -31,7 +31,7 @@ impl Class {
 /// With a token mask it waits for the first place where the mask allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForcedAfter {
-    /// Tokens generated freely.
+    /// Tokens generated freely before it.
     pub n_tokens: usize,
     /// What then comes.
     pub id: u32,
@@ -47,13 +47,13 @@ pub struct Request {
     pub class: Class,
     /// Most tokens to generate, at least one.
     pub n_new_max: usize,
-    /// Tokens before which no stop id is drawn.
+    /// Tokens of the generation before which no stop id is drawn.
     pub n_new_min: usize,
-    /// Ids that end the request; the one drawn is delivered and counted.
+    /// Ids that end the request, at most [`STOP_IDS_MAX`]; the one drawn is delivered and counted.
     pub stop_ids: Vec<u32>,
     /// How tokens are drawn.
     pub sampling: Sampling,
-    /// Which tokens may come.
+    /// Which tokens may come; `None` allows all.
     pub mask: Option<Box<dyn TokenMask>>,
     /// A budget for thinking.
     pub forced: Option<ForcedAfter>,
@@ -62,7 +62,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A greedy request of the throughput class.
+    /// A request of the throughput class that takes the likeliest token of each step, `n_new_max` of them.
     pub fn greedy(prompt: Vec<u32>, n_new_max: usize) -> Self {
         Request {
             prompt,
@@ -136,7 +136,7 @@ pub enum Failure {
         /// Position of the row in the sequence.
         position: usize,
     },
-    /// The token mask gave up.
+    /// The token mask gave up: its text.
     #[error("the grammar cannot go on: {0}")]
     Mask(String),
     /// Every token is ruled out.
@@ -144,7 +144,7 @@ pub enum Failure {
         "mask and settings together allow no token: loosen the grammar, the bias or the least number of tokens"
     )]
     NothingAllowed,
-    /// The forward pass did not run.
+    /// The forward pass did not run: why.
     #[error("the forward pass failed: {0}")]
     Forward(String),
 }
@@ -200,11 +200,11 @@ pub enum Event {
 /// One generated token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenEvent {
-    /// Index in the generation.
+    /// Index in the generation, from 0.
     pub index: usize,
     /// Token id.
     pub id: u32,
-    /// Log-probability under the model's own distribution (no temperature, penalty or mask), where asked for.
+    /// Natural log-probability under the model's own distribution (no temperature, penalty or mask), where asked for.
     pub logprob: Option<f32>,
     /// The likeliest ids, best first, where asked for.
     pub top_logprobs: Vec<TokenLogprob>,

@@ -17,7 +17,7 @@ pub const LOGIT_BIAS_MAX: usize = 1_024;
 /// How tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the largest.
+    /// Divides the logits, from 0 to 100; 0 takes the largest.
     pub temperature: f32,
     /// Smallest head of the distribution with this mass, in (0, 1]; 1 keeps all.
     pub top_p: f32,
@@ -29,9 +29,10 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Taken once for each time an id was generated, in [-2, 2].
     pub frequency_penalty: f32,
-    /// Divides positive, multiplies negative logits of ids in prompt or generation (Keskar et al. 2019), above 0.
+    /// Divides positive, multiplies negative logits of ids in prompt or generation (Keskar et al. 2019), above 0 and
+    /// at most 100; 1 is none.
     pub repetition_penalty: f32,
-    /// Added to logits, each in [-100, 100].
+    /// Token ids and what is added to their logits, each in [-100, 100]; at most [`LOGIT_BIAS_MAX`].
     pub logit_bias: Vec<(u32, f32)>,
     /// Seed of the draws.
     pub seed: u64,
@@ -72,7 +73,7 @@ impl Sampling {
     /// Check every setting; NaN is in no range.
     ///
     /// # Errors
-    /// The first setting out of its range.
+    /// [`SamplingError`] for the first setting out of its range.
     pub fn check(&self) -> Result<(), SamplingError> {
         let penalty = -2.0..=2.0;
         let rules = [
@@ -136,7 +137,7 @@ pub struct TokenLogprob {
 /// What one step rules out beyond the settings.
 #[derive(Clone, Copy, Default)]
 pub struct Allowed<'a> {
-    /// Bits of the token mask, where there is one.
+    /// Bits of the token mask, where there is one, as [`crate::mask::TokenMask::fill`] sets them.
     pub mask: Option<&'a [u32]>,
     /// Ids not to be drawn.
     pub banned: &'a [u32],
@@ -167,14 +168,17 @@ impl Sampler {
         &self.sampling
     }
 
-    /// Note a generated token.
+    /// Note a generated token, for the penalties.
     pub fn accept(&mut self, id: u32) {
         *self.counts.entry(id).or_default() += 1;
     }
 
-    /// Draw token `index` of the generation from finite `logits`, `[V]`; `None` where nothing is allowed.
+    /// Draw token `index` of the generation (from 0) from finite `logits` `[V]`; `None` where nothing is allowed.
     ///
     /// `scratch` is overwritten.
+    ///
+    /// # Panics
+    /// If an id of the prompt, of the settings, of `allowed` or noted before is not below V.
     pub fn sample(
         &self,
         logits: &[f32],
@@ -247,7 +251,10 @@ pub struct Scratch {
     buckets: Buckets,
 }
 
-/// Log-probability of `id` and of the `n` likeliest ids, from finite `logits`, `[V]`.
+/// Natural log-probability of `id` and of the `n` likeliest ids, best first, from finite `logits` `[V]`.
+///
+/// # Panics
+/// If `id` is not below V.
 pub fn logprobs(logits: &[f32], id: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
     let log_softmax = LogSoftmax::new(logits);
     let logprob = |i: usize| log_softmax.of(logits[i]);

@@ -3,7 +3,7 @@
 /// Counters since the start, and gauges as of the last step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// Steps run.
+    /// Steps settled, those without work counted.
     pub steps: u64,
     /// Requests taken, by class (latency, throughput).
     pub submitted: [u64; 2],
@@ -15,7 +15,7 @@ pub struct Stats {
     pub failed: u64,
     /// Admissions, returns after preemption counted.
     pub admissions: u64,
-    /// Sequences preempted, by class.
+    /// Preemptions of sequences, by class (latency, throughput).
     pub preemptions: [u64; 2],
     /// Prompt tokens of first admissions.
     pub prompt_tokens: u64,
@@ -29,19 +29,19 @@ pub struct Stats {
     pub generated_tokens: u64,
     /// Blocks taken from the prefix cache for other use.
     pub evictions: u64,
-    /// Bytes of weights read.
+    /// Bytes of weights that forward passes read, each matrix counted once a pass.
     pub weight_bytes: u64,
     /// Seconds in forward passes, by the clock handed in.
     pub forward_s: f64,
-    /// Requests waiting, by class.
+    /// Requests waiting, by class (latency, throughput).
     pub waiting: [usize; 2],
-    /// Sequences running, by class.
+    /// Sequences running, by class (latency, throughput).
     pub running: [usize; 2],
-    /// Rows of the last step.
+    /// Rows (tokens) of the last step.
     pub batch_rows: usize,
     /// Sequences of the last step.
     pub batch_sequences: usize,
-    /// Blocks in all.
+    /// Blocks of 64 tokens in all.
     pub blocks: usize,
     /// Blocks that hold nothing.
     pub blocks_free: usize,

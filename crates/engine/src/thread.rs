@@ -61,7 +61,7 @@ impl EngineThread {
     /// Start a thread for `engine`.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The system's reason, where it gives no thread.
     pub fn start<M: ForwardModel + Send + 'static>(engine: Engine<M>) -> std::io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let shared = Arc::new(Shared {
@@ -79,7 +79,7 @@ impl EngineThread {
         Ok(EngineThread { handle: EngineHandle { sender, shared }, thread })
     }
 
-    /// A handle.
+    /// A handle to it, one of any number.
     pub fn handle(&self) -> EngineHandle {
         self.handle.clone()
     }
@@ -112,7 +112,7 @@ impl EngineHandle {
     /// Send a request; its events go to `sink`, which is dropped without a last event only if the engine died.
     ///
     /// # Errors
-    /// A request that can never run, a full queue, or an engine that is stopping.
+    /// [`SubmitError`] for a request that can never run, a full queue, or an engine that is stopping.
     pub fn submit(&self, request: Request, sink: EventSink) -> Result<Ticket, SubmitError> {
         if self.shared.is_draining.load(Ordering::Acquire) {
             return Err(SubmitError::Stopping);
@@ -145,7 +145,7 @@ impl EngineHandle {
 }
 
 impl Ticket {
-    /// The request's name.
+    /// The name of the request in the engine.
     pub fn id(&self) -> RequestId {
         self.id
     }

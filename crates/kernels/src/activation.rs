@@ -6,7 +6,10 @@ use crate::shared::Shared;
 /// Elements a task takes.
 const CHUNK: usize = 4_096;
 
-/// SwiGLU's product in place: `gate = gate * sigmoid(gate) * up` (Shazeer 2020). Both of one length.
+/// SwiGLU's product in place: `gate = gate * sigmoid(gate) * up` (Shazeer 2020), both [T, I] or of any one length.
+///
+/// # Panics
+/// If `up` is shorter than `gate`.
 pub fn silu_mul(cpu: &Cpu, gate: &mut [f32], up: &[f32]) {
     let n = gate.len();
     let gate = Shared::new(gate);
@@ -18,7 +21,10 @@ pub fn silu_mul(cpu: &Cpu, gate: &mut [f32], up: &[f32]) {
     });
 }
 
-/// `x += y`, element by element.
+/// `x += y`, element by element, both [T, C] or of any one length.
+///
+/// # Panics
+/// If `y` is shorter than `x`.
 pub fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
     let n = x.len();
     let x = Shared::new(x);

@@ -1,4 +1,4 @@
-//! Multi-head latent attention (DeepSeek-V2 report, section 2.1) over a paged cache, causal.
+//! Multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1) over a paged cache, causal.
 //!
 //! Three forms of one function. [`expanded`] reads keys and values that were expanded when they were cached: the
 //! form training differentiates. [`from_latents`] expands them block by block on the way: prefill over a latent
@@ -17,44 +17,45 @@ use crate::shared::Shared;
 use crate::{BLOCK_TOKENS, GROUP, reference};
 use half::bf16;
 
-/// Widths of the attention.
+/// Widths of the attention, in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct MlaShape {
-    /// H.
+    /// H, `num_attention_heads`.
     pub n_heads: usize,
-    /// Width of a head's part without position.
+    /// Width of a head's query and key without position, `qk_nope_head_dim`.
     pub nope: usize,
-    /// Width of the rotated part.
+    /// Width of a head's rotated query, and of the one rotated key that all heads share, `qk_rope_head_dim`.
     pub rope: usize,
-    /// Width of a head's value.
+    /// Width of a head's value, `v_head_dim`.
     pub v: usize,
-    /// R, width of the latent.
+    /// R, width of the latent, `kv_lora_rank`.
     pub rank: usize,
 }
 
 impl MlaShape {
-    /// Width of a head's query: nope, then rope.
+    /// Width of a head's query: `nope`, then `rope`.
     pub fn query(&self) -> usize {
         self.nope + self.rope
     }
 
-    /// Width of a head's rows in kv_b: nope, then v.
+    /// Rows of a head in kv_b: `nope` of the key, then `v` of the value.
     pub fn key_value(&self) -> usize {
         self.nope + self.v
     }
 
-    /// Values a token in a cache of latents: the normed latent, then the rotated shared key.
+    /// Elements a token has in a cache of latents: the normed latent `[R]`, then the rotated shared key `[rope]`.
     pub fn latent_width(&self) -> usize {
         self.rank + self.rope
     }
 
-    /// Values a token in a cache of expanded keys and values: every head's nope and v, then the rotated key.
+    /// Elements a token has in a cache of expanded keys and values: [H, nope + v], then the rotated shared key
+    /// `[rope]`.
     pub fn expanded_width(&self) -> usize {
         self.n_heads * self.key_value() + self.rope
     }
 }
 
-/// A sequence's cached latents: blocks of [`BLOCK_TOKENS`] rows of [`MlaShape::latent_width`].
+/// A sequence's cached latents, first block first: each block [64, R + rope], rows past the context unread.
 #[derive(Clone, Copy)]
 pub enum Latents<'a> {
     /// In `f32`.
@@ -63,9 +64,9 @@ pub enum Latents<'a> {
     Bf16(&'a [&'a [bf16]]),
     /// In 8 bits, each row as [`reference::encode_row`] writes it with zeros up to a whole group.
     Int8 {
-        /// Blocks of rows of [`stored_width`] codes.
+        /// Blocks [64, stored width] of codes ([`stored_width`] of R + rope).
         codes: &'a [&'a [i8]],
-        /// Blocks of rows of one scale a group.
+        /// Blocks [64, groups] of one scale a group, R + rope over 32 rounded up.
         scales: &'a [&'a [bf16]],
     },
 }
@@ -105,15 +106,15 @@ impl<'a> Latents<'a> {
     }
 }
 
-/// What the three forms have in common.
+/// What the three forms have in common: the queries of T rows.
 pub struct Query<'a> {
     /// Widths.
     pub shape: MlaShape,
-    /// [T, H, nope + rope], rotated.
+    /// Queries [T, H, nope + rope], their last `rope` rotated.
     pub q: &'a [f32],
-    /// Absolute position of each row; row t sees positions `0..=positions[t]`, all cached already.
+    /// Absolute position of each row `[T]`; row t sees positions `0..=positions[t]`, all cached already.
     pub positions: &'a [usize],
-    /// Factor of every score.
+    /// Factor of every score before the softmax.
     pub scale: f32,
 }
 
@@ -125,7 +126,10 @@ impl Query<'_> {
     }
 }
 
-/// Attention over cached keys and values: `blocks` of [`BLOCK_TOKENS`] rows of [`MlaShape::expanded_width`].
+/// Attention over cached keys and values: `blocks` [64, H (nope + v) + rope] each, first to last; `out` [T, H, v].
+///
+/// # Panics
+/// If a slice is shorter than the query's shape and positions ask.
 pub fn expanded(cpu: &Cpu, query: &Query<'_>, blocks: &[&[f32]], out: &mut [f32]) {
     let shape = query.shape;
     let out = Shared::new(out);

@@ -3,7 +3,7 @@
 use crate::pool::{Binding, Pool};
 use crate::topology::Topology;
 
-/// A set of kernel versions.
+/// A set of kernel versions, by the instruction set they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// The scalar reference.
@@ -22,7 +22,7 @@ impl Isa {
     /// Every set this build holds, plainest first.
     pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
 
-    /// The name used by flags and reports.
+    /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`, `neon`, `neon-dotprod`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
@@ -33,7 +33,7 @@ impl Isa {
         }
     }
 
-    /// The set of that name.
+    /// The set of that [`Isa::name`], `None` for any other word.
     pub fn from_name(name: &str) -> Option<Isa> {
         Isa::ALL.into_iter().find(|isa| isa.name() == name)
     }
@@ -79,24 +79,24 @@ impl Isa {
     }
 }
 
-/// Kernels of one instruction set on one pool of threads.
+/// Kernels of one instruction set on one pool of threads: what every operation runs on.
 pub struct Cpu {
     isa: Isa,
     pool: Pool,
 }
 
 impl Cpu {
-    /// The best verified kernels on `n_threads` threads.
+    /// The best verified kernels on `n_threads` threads, or as many as [`Pool::new`] gives.
     pub fn new(n_threads: usize) -> Self {
         Cpu { isa: Isa::best(), pool: Pool::new(n_threads) }
     }
 
-    /// Kernels of a named set, where this processor has it.
+    /// Kernels of a named set on `n_threads` threads; `None` where this processor lacks it.
     pub fn with_isa(isa: Isa, n_threads: usize) -> Option<Self> {
         isa.is_present().then(|| Cpu { isa, pool: Pool::new(n_threads) })
     }
 
-    /// The same on the machine's nodes, each thread bound as asked.
+    /// The same on the nodes of `topology`, each thread bound as asked; `None` where this processor lacks the set.
     pub fn on(isa: Isa, topology: Topology, binding: Binding, n_threads: usize) -> Option<Self> {
         isa.is_present().then(|| Cpu { isa, pool: Pool::on(topology, binding, n_threads) })
     }
@@ -112,7 +112,7 @@ impl Cpu {
     }
 
     /// Threads that pay: the cores this process may use, a second thread of a core not counted, and no more than its
-    /// share of the machine's time.
+    /// share of the machine's time. At least 1.
     pub fn n_available() -> usize {
         let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
         Topology::of_machine().n_cores().clamp(1, n_processors)

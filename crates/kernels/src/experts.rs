@@ -1,4 +1,5 @@
-//! Routed experts over grouped tokens: `y[t] = sum of weight * down(silu(gate(x)) * up(x))`.
+//! Routed experts over grouped tokens: `y[t] = sum of weight * down(silu(gate(x)) * up(x))` (DeepSeek-V3 report,
+//! section 2.1.2), I the inner width of an expert.
 
 use crate::cpu::{Cpu, dispatch};
 use crate::matmul::{BAND, BLOCK, Gathered, Rows, bands, matmul, rows_per_task};
@@ -8,7 +9,7 @@ use crate::router::Chosen;
 use crate::shared::{Scratch, Shared};
 use std::ops::Range;
 
-/// A SwiGLU network: gate and up [I, C], down [C, I].
+/// A SwiGLU network (Shazeer 2020): `down(silu(gate(x)) * up(x))`, gate and up [I, C], down [C, I].
 #[derive(Clone)]
 pub struct SwiGlu {
     /// W_gate [I, C].
@@ -20,7 +21,7 @@ pub struct SwiGlu {
 }
 
 impl SwiGlu {
-    /// I, the intermediate width.
+    /// I, the inner width.
     pub fn width(&self) -> usize {
         self.gate.n_rows()
     }
@@ -45,14 +46,17 @@ impl Load {
     }
 }
 
-/// Rows sorted by the experts they chose.
+/// T rows sorted by the experts they chose.
 pub struct Loads {
     loads: Vec<Load>,
     n_assigned: usize,
 }
 
 impl Loads {
-    /// Group T rows by expert; experts ascend, and so do the rows of each.
+    /// Group T rows by expert; experts ascend, and so do the rows of each. `chosen` has one list a row, `[T]`.
+    ///
+    /// # Panics
+    /// If an expert's index is not below `n_experts`.
     pub fn group(chosen: &[Vec<Chosen>], n_experts: usize) -> Self {
         let mut by_expert: Vec<(Vec<u32>, Vec<f32>)> = vec![Default::default(); n_experts];
         for (t, chosen) in chosen.iter().enumerate() {
@@ -81,7 +85,7 @@ impl Loads {
         Loads { loads: vec![load], n_assigned: n_rows }
     }
 
-    /// Pairs of row and expert.
+    /// Pairs of row and expert, in all.
     pub fn n_assigned(&self) -> usize {
         self.n_assigned
     }
@@ -92,7 +96,7 @@ impl Loads {
     }
 }
 
-/// Buffers kept between calls.
+/// Buffers of [`routed`] and [`swiglu`], kept between calls; they grow to the largest.
 #[derive(Default)]
 pub struct ExpertScratch {
     hidden: Vec<f32>,
@@ -101,8 +105,11 @@ pub struct ExpertScratch {
 
 /// Routed experts: `out[t] = sum over the experts of row t, ascending, of weight * expert(x[t])`.
 ///
-/// `x` T rows of C, `experts` `[E]`, `out` [T, C]. The order of the sum is that of the experts' indices, so a row's
-/// result does not depend on the rows beside it.
+/// `x` [T, C], `experts` `[E]`, all of one width, `out` [T, C], overwritten. The order of the sum is that of the
+/// experts' indices, so a row's result does not depend on the rows beside it.
+///
+/// # Panics
+/// If `x` is 8-bit and the experts' weights are not ([`Matrix::is_integer`]), or a shape is broken.
 pub fn routed(
     cpu: &Cpu,
     x: Rows<'_>,
@@ -184,7 +191,12 @@ fn down(cpu: &Cpu, hidden: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, out
     });
 }
 
-/// One SwiGLU network for all T rows: `out[t] = down(silu(gate(x[t])) * up(x[t]))`, `out` [T, C].
+/// One SwiGLU network for all T rows: `out[t] = down(silu(gate(x[t])) * up(x[t]))`, `x` and `out` [T, C].
+///
+/// The inner rows are quantised again where `x` is 8-bit and `down` takes 8-bit rows.
+///
+/// # Panics
+/// If `x` is 8-bit and gate or up are not ([`Matrix::is_integer`]), or a shape is broken.
 pub fn swiglu(cpu: &Cpu, x: Rows<'_>, mlp: &SwiGlu, s: &mut ExpertScratch, out: &mut [f32]) {
     let (n, width) = (x.n_rows(), mlp.width());
     s.hidden.resize(n * width, 0.0);

@@ -4,14 +4,18 @@
 //! requests: callers hand in slices and shapes.
 //!
 //! **Axes**, one letter each, used by every shape in these docs: B batch, T tokens (rows), H heads, D head
-//! width, C channels (K: the reduced axis of a product, N: the axis it produces), E experts, R latent rank,
-//! V vocabulary, G groups of 32 along K.
+//! width, C channels (K: the reduced axis of a product, N: the axis it produces), I inner width of an MLP, E experts,
+//! R latent rank, V vocabulary, G groups of 32 along K. Beside experts K is how many of them a token chooses. A slice
+//! of shape [T, C] holds `T * C` elements, row by row without gaps. A shorter one is its caller's mistake: the
+//! operation panics or leaves out what is missing, and touches nothing outside the slice.
 //!
 //! **Definition and versions.** [`mod@reference`] holds the plain scalar form of every operation; it is the
 //! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`, `neon`) give *the same bits*:
-//! each reduction runs over [`LANES`] partial sums in a written order and is folded by halves, so the result
-//! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads. (The one
-//! exception: where K is not a multiple of 16, a sum that underflowed to minus zero may come out as plus zero.)
+//! each reduction has one written order (an inner product: [`LANES`] partial sums, folded by halves), so the result
+//! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads. (Two
+//! exceptions: where K is not a multiple of 16, a sum that underflowed to minus zero may come out as plus zero; and
+//! derivatives, in [`train`], are near the definition's and the same for any number of threads, but may differ between
+//! instruction sets.)
 //!
 //! Reading order: [`bf16`](half::bf16) buffers in [`matrix`], the processor in [`cpu`], then one module an
 //! operation: [`matmul`], [`norm`], [`rope`], [`activation`], [`router`], [`experts`], [`attention`].
@@ -49,14 +53,17 @@ mod versions;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Partial sums of every `f32` reduction: element `k` goes to lane `k % LANES`.
+/// Partial sums of an `f32` inner product, norm or softmax: element `k` goes to lane `k % LANES`.
 pub const LANES: usize = 16;
 
-/// Width of a quantisation group along K, of INT4 weights, 8-bit weights and 8-bit activations alike.
+/// Columns along K that share one scale: of INT4 weights (`group_size` of the published checkpoint), 8-bit weights
+/// and 8-bit activations alike.
 pub const GROUP: usize = 32;
 
-/// Columns whose 8-bit codes are stored together, four groups ([`reference::stored_position`]).
+/// Columns along K whose 8-bit codes are stored together, four groups ([`reference::stored_position`]).
 pub const QUAD: usize = 4 * GROUP;
 
 /// Tokens in one block of a paged cache.
+///
+/// Blocks start at multiples of it, in every sequence.
 pub const BLOCK_TOKENS: usize = 64;

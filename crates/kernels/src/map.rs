@@ -56,8 +56,8 @@ impl MappedFile {
         &self.path
     }
 
-    /// Tell the system how `range` (bytes of the file) is going to be read. A range outside the file, or a system
-    /// that does not take the hint, is ignored.
+    /// Tell the system how `range` (bytes from the file's start) is going to be read. A range outside the file, or a
+    /// system that does not take the hint, is ignored.
     pub fn advise(&self, range: Range<usize>, advice: Advice) {
         if range.start >= range.end || range.end > self.map.len() {
             return;
@@ -75,8 +75,8 @@ impl MappedFile {
     }
 }
 
-/// `n` zeros of anonymous memory that the system is asked to hold in huge pages: long streams meet fewer page borders.
-/// The hint is never needed for correctness.
+/// `n` zero elements of anonymous memory that Linux is asked to hold in huge pages (`madvise(2)`): long streams meet
+/// fewer page borders. The hint is never needed for correctness.
 pub fn huge_zeros<T: bytemuck::Zeroable + Clone>(n: usize) -> Vec<T> {
     let zeros = vec![T::zeroed(); n];
     #[cfg(target_os = "linux")]

@@ -19,14 +19,14 @@ const TILE_X_MIN: usize = 5;
 /// Rows of x that share one unpacking of a tile.
 pub(crate) const BLOCK: usize = 128;
 
-/// Activations of T rows, in the form a product takes them.
+/// Activations of T rows, [T, K], in the form a product takes them.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
-    /// `f32` [T, K]: products are exact in the weights' values, whatever the form of the weights.
+    /// `f32` [T, K]: the weights enter with their own values, whatever their form; nothing is rounded but the sums.
     F32 {
-        /// The rows, one after the other.
+        /// The rows, one after the other, [T, K].
         x: &'a [f32],
-        /// K.
+        /// K, in elements.
         n_cols: usize,
     },
     /// 8-bit rows: products with INT4 and 8-bit weights are summed as integers inside each group of 32.
@@ -34,7 +34,10 @@ pub enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// `f32` rows of width `n_cols`.
+    /// `f32` rows of `n_cols` elements.
+    ///
+    /// # Panics
+    /// If `x` is not whole rows.
     pub fn f32(x: &'a [f32], n_cols: usize) -> Self {
         assert_eq!(x.len() % n_cols, 0, "x is whole rows of K");
         Rows::F32 { x, n_cols }
@@ -90,9 +93,10 @@ impl Gathered<'_> {
     }
 }
 
-/// `out[t, n] = dot(x[t], W[n])`: `x` T rows of K, `w` [N, K], `out` [T, N].
+/// `out[t, n] = dot(x[t], W[n])`: `x` [T, K], `w` [N, K], `out` [T, N], overwritten.
 ///
-/// 8-bit rows take INT4 or 8-bit weights only; other forms panic.
+/// # Panics
+/// If K or the length of `out` does not fit, or `x` is 8-bit and `w` neither INT4 nor 8-bit ([`Matrix::is_integer`]).
 pub fn matmul(cpu: &Cpu, x: Rows<'_>, w: &Matrix, out: &mut [f32]) {
     let (n_x, n_rows) = (x.n_rows(), w.n_rows());
     assert_eq!(x.n_cols(), w.n_cols(), "x has the K of W");

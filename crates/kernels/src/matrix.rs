@@ -7,7 +7,7 @@ use half::bf16;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Elements in memory of their own or inside a mapped file.
+/// Elements in memory of their own or inside a mapped file; clones share them.
 #[derive(Clone)]
 pub enum Buffer<T> {
     /// Owned elements (anonymous memory).
@@ -33,7 +33,8 @@ impl Element for bf16 {}
 impl<T: Element> Buffer<T> {
     /// The bytes of `range` of `file`, in place where their alignment allows it, else copied.
     ///
-    /// Panics if the range is outside the file or not a whole number of elements.
+    /// # Panics
+    /// If the range is outside the file or not a whole number of elements.
     pub fn mapped(file: &Arc<MappedFile>, range: Range<usize>) -> Self {
         let bytes = &file.bytes()[range.clone()];
         match bytemuck::try_cast_slice::<u8, T>(bytes) {
@@ -46,7 +47,7 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    /// The elements.
+    /// The elements, in the order of the file or vector.
     #[inline]
     pub fn as_slice(&self) -> &[T] {
         match self {
@@ -55,7 +56,7 @@ impl<T: Element> Buffer<T> {
         }
     }
 
-    /// Bytes of anonymous memory held.
+    /// Bytes of anonymous memory held: 0 where it is mapped.
     pub fn owned_bytes(&self) -> usize {
         match self {
             Buffer::Owned(elements) => std::mem::size_of_val(elements.as_slice()),
@@ -70,25 +71,27 @@ impl<T> From<Vec<T>> for Buffer<T> {
     }
 }
 
-/// The elements of a [`Matrix`], row by row.
+/// The elements of a [`Matrix`] [N, K], row by row, in the form they are stored in.
 #[derive(Clone)]
 pub enum MatrixData {
     /// `f32` [N, K].
     F32(Buffer<f32>),
     /// BF16 [N, K].
     Bf16(Buffer<bf16>),
-    /// 8-bit codes [N, stored K] in stored order ([`crate::reference::stored_position`]), BF16 scales [N, K/32].
+    /// 8-bit codes `[N, stored K]` ([`stored_width`]) in stored order ([`crate::reference::stored_position`]), BF16
+    /// scales [N, K/32]; a form of this program's own.
     Int8 {
-        /// Codes in -127..=127.
+        /// Codes in -127..=127, zeros past K.
         codes: Buffer<i8>,
-        /// One scale a group.
+        /// One scale a group of 32 columns: a weight is code times scale.
         scales: Buffer<bf16>,
     },
-    /// compressed-tensors `pack-quantized`: nibbles [N, K/2] (value + 8, low nibble first), BF16 scales [N, K/32].
+    /// INT4 as compressed-tensors `pack-quantized` has it: two nibbles a byte [N, K/2] (value + 8, the lower column
+    /// in the low one), BF16 scales [N, K/32].
     Int4 {
-        /// Packed nibbles, as the file has them.
+        /// Packed nibbles, as the file has them (its I32 words read as bytes, little-endian).
         packed: Buffer<u8>,
-        /// One scale a group.
+        /// One scale a group of 32 columns: a weight is (nibble - 8) times scale.
         scales: Buffer<bf16>,
     },
 }
@@ -102,7 +105,10 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Wrap `data`; panics unless its lengths are those of an [`n_rows`, `n_cols`] matrix.
+    /// Wrap `data` as an [`n_rows`, `n_cols`] matrix.
+    ///
+    /// # Panics
+    /// Unless the lengths are those of such a matrix, K a multiple of 32 in the 8-bit and INT4 forms.
     pub fn new(n_rows: usize, n_cols: usize, data: MatrixData) -> Self {
         let n = n_rows * n_cols;
         match &data {
@@ -121,7 +127,10 @@ impl Matrix {
         Matrix { n_rows, n_cols, data }
     }
 
-    /// An `f32` matrix of its own.
+    /// An `f32` matrix of its own, `values` [N, K] row by row.
+    ///
+    /// # Panics
+    /// If `values` has another length.
     pub fn from_f32(n_rows: usize, n_cols: usize, values: Vec<f32>) -> Self {
         Matrix::new(n_rows, n_cols, MatrixData::F32(values.into()))
     }
@@ -146,7 +155,7 @@ impl Matrix {
         matches!(self.data, MatrixData::Int8 { .. } | MatrixData::Int4 { .. })
     }
 
-    /// Bytes that a pass over the whole matrix reads.
+    /// Bytes that a pass over the whole matrix reads, scales included.
     pub fn bytes(&self) -> usize {
         let n = self.n_rows * self.n_cols;
         match self.data {
@@ -157,7 +166,7 @@ impl Matrix {
         }
     }
 
-    /// Bytes of anonymous memory held.
+    /// Bytes of anonymous memory held: 0 where everything is mapped.
     pub fn owned_bytes(&self) -> usize {
         match &self.data {
             MatrixData::F32(w) => w.owned_bytes(),
@@ -167,18 +176,22 @@ impl Matrix {
         }
     }
 
-    /// Row `row_idx` as `f32` into `out` `[K]`, exactly.
+    /// Row `row_idx` as `f32` into `out` `[K]`: the weights' values without rounding.
     pub fn row(&self, row_idx: usize, out: &mut [f32]) {
         quant::dequantize_rows(crate::cpu::Isa::Scalar, self, row_idx..row_idx + 1, out);
     }
 
-    /// The same matrix in 8 bits, scale max|w|/127, rounded up to BF16, per group of 32 columns (K a multiple of 32).
+    /// The same matrix in 8 bits: per group of 32 columns a scale of max|w|/127, rounded up to BF16, and codes
+    /// rounded to the nearest, ties to even.
+    ///
+    /// # Panics
+    /// If K is not a multiple of 32.
     pub fn to_int8(&self, cpu: &crate::cpu::Cpu) -> Matrix {
         quant::encode_int8(cpu, self)
     }
 }
 
-/// Name of the storage form, for reports.
+/// Name of the storage form, for reports: `f32`, `bf16`, `int8-g32` or `int4-g32`.
 pub fn form_name(matrix: &Matrix) -> &'static str {
     match matrix.data {
         MatrixData::F32(_) => "f32",

@@ -30,13 +30,13 @@ thread_local! {
 #[derive(Default)]
 struct Counter(AtomicUsize);
 
-/// Whether threads stay where they belong.
+/// Whether threads stay on the processors where they belong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binding {
     /// To the processors of their NUMA node, where there are several; else wherever the system puts them.
     #[default]
     Node,
-    /// Each to a processor of its own.
+    /// Each to a processor of its own; where there are more threads than cores, some share one.
     Core,
     /// Not at all.
     Free,
@@ -84,8 +84,9 @@ impl Pool {
         Self::on(Topology::of_machine(), Binding::Node, n_threads)
     }
 
-    /// A pool spread over a machine's nodes: each node's threads take its share of the tasks first, the same share in
-    /// every run of as many tasks, so what a task reads lies in the memory of the node that read it first.
+    /// A pool of `n_threads` spread over a machine's nodes: each node's threads take its share of the tasks first,
+    /// the same share in every run of as many tasks, so what a task reads lies in the memory of the node that read it
+    /// first.
     pub fn on(topology: Topology, binding: Binding, n_threads: usize) -> Self {
         let n_threads = n_threads.clamp(1, MAX_THREADS);
         let places = topology.places(n_threads);
@@ -121,15 +122,18 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// NUMA nodes that tasks are shared out to.
+    /// NUMA nodes that tasks are shared out to, at least 1.
     pub fn n_nodes(&self) -> usize {
         self.state.topology.n_nodes()
     }
 
     /// Call `job` once for each index below `n_tasks`, spread over the threads, and return when all are done.
     ///
-    /// Which thread takes which index is not fixed, so a job must give the same result whoever runs it. A call
-    /// from inside a job runs on that thread alone. A panic in a task is passed on to the caller.
+    /// Which thread takes which index is not fixed, so a job must give the same result whoever runs it. A call from
+    /// inside a job runs on that thread alone; calls from several threads take turns.
+    ///
+    /// # Panics
+    /// Where a task panicked: its panic is passed on once no thread works on the job any more.
     pub fn run(&self, n_tasks: usize, job: &(dyn Fn(usize) + Sync)) {
         if n_tasks == 0 {
             return;

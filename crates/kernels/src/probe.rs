@@ -8,9 +8,10 @@ use std::time::Instant;
 /// Bytes read by each thread before it takes the next part.
 const PART_BYTES: usize = 1 << 20;
 
-/// Read bandwidth in bytes a second over `bytes` of anonymous memory on all threads of `cpu`, best of `n_runs`.
+/// Read bandwidth in bytes a second over `bytes` of anonymous memory on all threads of `cpu`, best of `n_runs` (at
+/// least 1).
 ///
-/// Allocates `bytes` once and touches them before the clock starts.
+/// Allocates `bytes`, and writes them once before the clock starts.
 pub fn read_bandwidth(cpu: &Cpu, bytes: usize, n_runs: usize) -> f64 {
     let mut buffer = crate::map::huge_zeros::<u64>(bytes / 8);
     buffer.fill(1);
@@ -43,7 +44,7 @@ fn sum(part: &[u64]) -> u64 {
 const PEAK_ROUNDS: usize = 1 << 22;
 
 /// Floating-point operations a second (a fused multiply-add counts two) in `f32` registers on all threads of `cpu`,
-/// best of `n_runs`.
+/// best of `n_runs` (at least 1).
 pub fn multiply_add_peak(cpu: &Cpu, n_runs: usize) -> f64 {
     let n_tasks = cpu.pool().n_threads() * 8;
     let mut best = f64::INFINITY;
@@ -60,8 +61,8 @@ pub fn multiply_add_peak(cpu: &Cpu, n_runs: usize) -> f64 {
 /// Rounds a task of [`integer_peak`] makes.
 const INTEGER_ROUNDS: usize = 1 << 18;
 
-/// Operations a second on 8-bit integers, summed in 32 bits (a multiply-add counts two), on all threads of `cpu`, best
-/// of `n_runs`.
+/// Operations a second on 8-bit integers, summed in 32 bits (a multiply-add counts two), on all threads of `cpu`,
+/// best of `n_runs` (at least 1).
 pub fn integer_peak(cpu: &Cpu, n_runs: usize) -> f64 {
     let n_tasks = cpu.pool().n_threads() * 8;
     let made = AtomicU64::new(0);

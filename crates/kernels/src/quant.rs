@@ -9,12 +9,14 @@ use crate::{GROUP, LANES};
 use half::bf16;
 use std::ops::Range;
 
-/// Largest code of an INT4 weight that this program writes; codes are symmetric.
+/// Largest magnitude of an INT4 code that this program writes: -7..=7 of the -8..=7 that a nibble holds.
 pub const INT4_CODE_MAX: f32 = 7.0;
-/// Smallest largest magnitude of a group: below it the scale stays that of this one.
+/// Least magnitude that an INT4 scale is made for: a group whose largest is below it gets the scale of this one, so
+/// that no scale is zero.
 pub const INT4_AMAX_MIN: f32 = 7e-5;
 
-/// Scale of a group of INT4 weights: `bf16(max(amax, 7e-5) / 7)`, NaN where the group holds one.
+/// Scale of a group of INT4 weights `[32]`: `bf16(max(amax, 7e-5) / 7)`, amax its largest magnitude; NaN where the
+/// group holds one.
 ///
 /// With this scale a group that was rounded once is not changed by rounding it again.
 pub fn int4_scale(group: &[f32]) -> bf16 {
@@ -24,7 +26,8 @@ pub fn int4_scale(group: &[f32]) -> bf16 {
     bf16::from_f32(amax / INT4_CODE_MAX)
 }
 
-/// Code of an INT4 weight under the group's scale, as a float: the nearest of -7..=7, ties to even.
+/// Code of an INT4 weight under the group's scale, as a float: `w / scale` rounded to the nearest of -7..=7, ties to
+/// even.
 #[inline(always)]
 pub fn int4_code(w: f32, scale: f32) -> f32 {
     /// Adding and taking away 1.5 * 2^23 rounds a small float to the nearest integer, ties to even.
@@ -33,7 +36,7 @@ pub fn int4_code(w: f32, scale: f32) -> f32 {
     ((clamped + ROUND) - ROUND).clamp(-INT4_CODE_MAX, INT4_CODE_MAX)
 }
 
-/// Weights as INT4 holds them, codes times scales, `w` in whole groups of 32 along K.
+/// Weights as INT4 holds them, codes times scales: `w` and `out` of one length, whole groups of 32 along K.
 pub fn round_int4(w: &[f32], out: &mut [f32]) {
     for (w, out) in w.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
         let scale = int4_scale(w).to_f32();
@@ -41,12 +44,13 @@ pub fn round_int4(w: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Weights as BF16 holds them.
+/// Weights as BF16 holds them (nearest, ties to even): `w` and `out` of one length.
 pub fn round_bf16(w: &[f32], out: &mut [f32]) {
     w.iter().zip(out).for_each(|(w, out)| *out = bf16::from_f32(*w).to_f32());
 }
 
-/// One row in the published packing: `packed` [K/2] bytes (low nibble first, value + 8), `scales` [K/32].
+/// One row `w` `[K]` in the published packing (compressed-tensors `pack-quantized`): `packed` [K/2] bytes (low nibble
+/// first, value + 8), `scales` [K/32].
 ///
 /// What it unpacks to are the values of [`round_int4`].
 pub fn pack_int4(w: &[f32], packed: &mut [u8], scales: &mut [bf16]) {
@@ -62,7 +66,8 @@ pub fn pack_int4(w: &[f32], packed: &mut [u8], scales: &mut [bf16]) {
 /// Rows a task of [`encode_int8`] and [`QuantRows::fill`] takes.
 const ROWS_PER_TASK: usize = 16;
 
-/// Activations in 8 bits: T rows of K codes in stored order with a scale per group of 32.
+/// Activations in 8 bits: T rows of K codes in stored order ([`crate::reference::stored_position`]), with an `f32`
+/// scale per group of 32.
 #[derive(Default)]
 pub struct QuantRows {
     n_rows: usize,
@@ -72,14 +77,14 @@ pub struct QuantRows {
     corrections: Vec<i32>,
 }
 
-/// One row of [`QuantRows`]; past the row's own groups everything is zero.
+/// One row of [`QuantRows`]: value k is code times its group's scale. Past the row's own groups everything is zero.
 #[derive(Clone, Copy)]
 pub struct QuantRow<'a> {
-    /// Codes in stored order, whole quads.
+    /// Codes in -127..=127 in stored order, in whole quads of [`crate::QUAD`].
     pub codes: &'a [i8],
-    /// A scale per group, in whole runs of [`LANES`].
+    /// A scale per group, `[G]`, in whole runs of [`LANES`].
     pub scales: &'a [f32],
-    /// `-8 * (sum of the group's codes)`, likewise.
+    /// `-8 * (sum of the group's codes)`, likewise: what a product with raw nibbles (value + 8) lacks.
     pub corrections: &'a [i32],
 }
 
@@ -95,7 +100,10 @@ impl QuantRow<'_> {
 }
 
 impl QuantRows {
-    /// Quantise `x` [T, K] (K a multiple of 32), reusing this buffer's memory.
+    /// Quantise `x` [T, K], K = `n_cols`, reusing this buffer's memory ([`crate::reference::quantize_row`]).
+    ///
+    /// # Panics
+    /// If K is not a multiple of 32.
     pub fn fill(&mut self, cpu: &Cpu, x: &[f32], n_cols: usize) {
         assert_eq!(n_cols % GROUP, 0, "8-bit activations come in groups of 32");
         if self.n_cols != n_cols {
@@ -125,7 +133,7 @@ impl QuantRows {
         });
     }
 
-    /// Bytes that T rows of K take.
+    /// Bytes that `n_rows` rows of `n_cols` take, codes, scales and corrections.
     pub fn bytes(n_rows: usize, n_cols: usize) -> usize {
         n_rows * (stored_width(n_cols) + padded_groups(n_cols) * (size_of::<f32>() + size_of::<i32>()))
     }
@@ -141,6 +149,9 @@ impl QuantRows {
     }
 
     /// Row `row_idx`.
+    ///
+    /// # Panics
+    /// If there is no such row.
     #[inline]
     pub fn row(&self, row_idx: usize) -> QuantRow<'_> {
         let span = |width: usize| row_idx * width..(row_idx + 1) * width;
@@ -202,7 +213,7 @@ pub(crate) fn encode_int8(cpu: &Cpu, matrix: &Matrix) -> Matrix {
     Matrix::new(n_rows, n_cols, MatrixData::Int8 { codes: codes.into(), scales: scales.into() })
 }
 
-/// BF16 of `code * scale` (nearest, ties to even): the weight as the compressed-tensors library gives it.
+/// BF16 of `(nibble - 8) * scale` (nearest, ties to even): the weight as the compressed-tensors library gives it.
 pub fn dequantized_bf16(nibble: u8, scale: bf16) -> bf16 {
     bf16::from_f32((f32::from(nibble) - 8.0) * scale.to_f32())
 }

@@ -1,4 +1,6 @@
 //! The plain scalar form of every operation: the definition that all other versions must equal bit for bit.
+//! Derivatives (`..._back_row` and sums of products made from them) are the exception: other versions may sum them in
+//! another order.
 
 use crate::quant::QuantRow;
 use crate::{GROUP, LANES, QUAD};
@@ -12,7 +14,7 @@ pub mod exp_constants {
     pub const MAX: f32 = 88.02;
     /// log2(e).
     pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    /// -ln 2, high part (exact in few bits).
+    /// -ln 2, high part: few enough bits that its product with n is exact.
     pub const NEG_LN2_HI: f32 = -0.693_359_4;
     /// -ln 2, the rest.
     pub const NEG_LN2_LO: f32 = 2.121_944_4e-4;
@@ -39,7 +41,7 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(0.0 - x))
 }
 
-/// Sum of 16 lanes, folded by halves.
+/// Sum of 16 lanes, folded by halves: 16, 8, 4, 2, 1.
 pub fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
@@ -60,7 +62,7 @@ pub fn dot(x: &[f32], w: &[f32]) -> f32 {
     fold(lanes)
 }
 
-/// As [`dot`] with BF16 weights.
+/// As [`dot`] with BF16 weights `w` `[K]`, widened without rounding.
 pub fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for (k, (a, b)) in x.iter().zip(w).enumerate() {
@@ -69,7 +71,7 @@ pub fn dot_bf16(x: &[f32], w: &[bf16]) -> f32 {
     fold(lanes)
 }
 
-/// Codes that a row of `n_cols` columns is stored as: whole quads, the rest zero.
+/// Codes that a row of `n_cols` columns is stored as: whole quads of [`QUAD`], zeros past the columns.
 pub const fn stored_width(n_cols: usize) -> usize {
     n_cols.div_ceil(QUAD) * QUAD
 }
@@ -83,26 +85,26 @@ pub const fn stored_position(k: usize) -> usize {
 
 /// Inner product of one row of 8-bit activations and one row of 8-bit weights, both in stored order.
 ///
-/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: `[G]`. The products of a group are summed exactly; the sum of
-/// group g, times the product of its two scales, goes to lane g % [`LANES`].
+/// `x`, `w`: [stored K] codes; `x_scales`, `w_scales`: `[G]`. The products of a group are summed as integers,
+/// exactly; the sum of group g, times the product of its two scales, goes to lane g % [`LANES`].
 pub fn dot_q8(x: &[i8], x_scales: &[f32], w: &[i8], w_scales: &[bf16]) -> f32 {
     let code = |k: usize| i32::from(w[stored_position(k)]);
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
 /// As [`dot_q8`] with packed INT4 weights: `w` [K/2] bytes, low nibble the lower column, value `nibble - 8`
-/// (compressed-tensors `pack-quantized`); `w_scales` `[G]` in BF16.
+/// (compressed-tensors `pack-quantized`); `w_scales` `[G]`.
 pub fn dot_q4(x: &[i8], x_scales: &[f32], w: &[u8], w_scales: &[bf16]) -> f32 {
     let code = |k: usize| i32::from(if k.is_multiple_of(2) { w[k / 2] & 15 } else { w[k / 2] >> 4 }) - 8;
     dot_groups(x, x_scales, w_scales.len(), code, |group| w_scales[group].to_f32())
 }
 
-/// [`dot`] of each of the rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
+/// [`dot`] of each of the T rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
 pub fn band_f32(x: &[&[f32]], w: &[f32], out: &mut [f32]) {
     each_pair(x, w, out, dot);
 }
 
-/// [`dot_bf16`] of each of the rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
+/// [`dot_bf16`] of each of the T rows `x` `[K]` with each row of `w` [N, K]; `out` [T, N].
 pub fn band_bf16(x: &[&[f32]], w: &[bf16], out: &mut [f32]) {
     each_pair(x, w, out, dot_bf16);
 }
@@ -114,7 +116,8 @@ fn each_pair<W>(x: &[&[f32]], w: &[W], out: &mut [f32], dot: impl Fn(&[f32], &[W
     }
 }
 
-/// [`dot_q8`] of each of the rows `x` with each of `n_rows` rows of weights (at most [`TILE_ROWS`]); `out` [T, N].
+/// [`dot_q8`] of each of the T rows `x` with each of N = `n_rows` rows of weights (at most [`TILE_ROWS`]): `w` [N,
+/// stored K], `w_scales` [N, G], `out` [T, N].
 pub fn band_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], n_rows: usize, out: &mut [f32]) {
     let (width, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
     for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows)) {
@@ -125,7 +128,8 @@ pub fn band_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], n_rows: usize, o
     }
 }
 
-/// [`dot_q4`] of each of the rows `x` with each of `n_rows` rows of weights (at most [`TILE_ROWS`]); `out` [T, N].
+/// [`dot_q4`] of each of the T rows `x` with each of N = `n_rows` rows of weights (at most [`TILE_ROWS`]): `w` [N,
+/// K/2], `w_scales` [N, G], `out` [T, N].
 pub fn band_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], n_rows: usize, out: &mut [f32]) {
     let (width, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
     for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows)) {
@@ -136,12 +140,13 @@ pub fn band_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], n_rows: usize, o
     }
 }
 
-/// BF16 as `f32`.
+/// BF16 as `f32`, without rounding; both of one length.
 pub fn widen_bf16(x: &[bf16], out: &mut [f32]) {
     x.iter().zip(out).for_each(|(x, out)| *out = x.to_f32());
 }
 
-/// `out[c] += sum over j of p[j] * rows[j * stride + c]`, one fused multiply-add each, `j` ascending.
+/// `out[c] += sum over j of p[j] * rows[j * stride + c]`, one fused multiply-add each, `j` ascending: `p` `[J]`,
+/// `rows` J rows `stride` elements apart, `out` at most `stride` long.
 pub fn weighted_sum(p: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
     for (c, out) in out.iter_mut().enumerate() {
         *out = p.iter().enumerate().fold(*out, |acc, (j, p)| p.mul_add(rows[j * stride + c], acc));
@@ -168,12 +173,12 @@ fn dot_groups(
 /// Rows of weights in a tile of [`tile_q4`] and [`tile_q8`], and at most in a band.
 pub const TILE_ROWS: usize = 16;
 
-/// As [`band_q4`] with whole tiles of rows, for many rows of x.
+/// As [`band_q4`] with N = [`TILE_ROWS`], for many rows of x.
 pub fn tile_q4(x: &[QuantRow<'_>], w: &[u8], w_scales: &[bf16], out: &mut [f32]) {
     band_q4(x, w, w_scales, TILE_ROWS, out);
 }
 
-/// As [`band_q8`] with whole tiles of rows, for many rows of x.
+/// As [`band_q8`] with N = [`TILE_ROWS`], for many rows of x.
 pub fn tile_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], out: &mut [f32]) {
     band_q8(x, w, w_scales, TILE_ROWS, out);
 }
@@ -198,18 +203,19 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], corrections
     }
 }
 
-/// Largest magnitude of a group that is stored as zeros: below it 127/max would not be finite.
+/// A group whose largest magnitude is below this is stored as zeros: 127 over it might not be finite.
 pub const GROUP_MAX_TINY: f32 = 1e-36;
 
-/// Scale of a group of 8-bit codes with largest magnitude `amax`, and its inverse; NaN and infinity give a scale that
-/// no product hides.
+/// Scale `amax / 127` of a group of 8-bit codes with largest magnitude `amax`, and its inverse; NaN and infinity give
+/// a scale that no product hides.
 #[inline(always)]
 pub fn group_scale(amax: f32) -> (f32, f32) {
     let inverse = if amax >= GROUP_MAX_TINY { 127.0 / amax } else { 0.0 };
     (if amax < GROUP_MAX_TINY { 0.0 } else { amax / 127.0 }, inverse)
 }
 
-/// Encode one row `w` `[K]` of weights: `codes` [stored K], `scales` `[G]` that are [`weight_scale`] of each group.
+/// Encode one row `w` `[K]` of weights: `codes` [stored K] in stored order (columns past K stay as they are),
+/// `scales` `[G]` that are [`weight_scale`] of each group.
 pub fn encode_row(w: &[f32], codes: &mut [i8], scales: &mut [bf16]) {
     for (group, values) in w.chunks_exact(GROUP).enumerate() {
         let amax = f32::from_bits(values.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
@@ -221,8 +227,8 @@ pub fn encode_row(w: &[f32], codes: &mut [i8], scales: &mut [bf16]) {
     }
 }
 
-/// Scale of a group of 8-bit weights with largest magnitude `amax`, and its inverse: [`group_scale`], rounded up to
-/// BF16, so that no code leaves -127..=127.
+/// BF16 scale of a group of 8-bit weights with largest magnitude `amax`, and its inverse: [`group_scale`], rounded up
+/// to BF16, so that no code leaves -127..=127.
 #[inline(always)]
 pub fn weight_scale(amax: f32) -> (bf16, f32) {
     let (scale, _) = group_scale(amax);
@@ -233,7 +239,8 @@ pub fn weight_scale(amax: f32) -> (bf16, f32) {
     (rounded, if scale == 0.0 { 0.0 } else { 1.0 / rounded.to_f32() })
 }
 
-/// One row of packed INT4 as `f32`: `out[k] = (nibble - 8) * scale`, exact in `f32`.
+/// One row of packed INT4 as `f32`: `out[k] = (nibble - 8) * scale`, without rounding. `w` [K/2] bytes, `scales`
+/// `[G]`, `out` `[K]`.
 pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
         let byte = w[k / 2];
@@ -242,21 +249,23 @@ pub fn dequantize_q4_row(w: &[u8], scales: &[bf16], out: &mut [f32]) {
     }
 }
 
-/// One row of 8-bit weights in stored order as `f32`.
+/// One row of 8-bit weights in stored order as `f32`, code times scale without rounding: `w` [stored K], `scales`
+/// `[G]`, `out` `[K]`.
 pub fn dequantize_q8_row(w: &[i8], scales: &[bf16], out: &mut [f32]) {
     for (k, slot) in out.iter_mut().enumerate() {
         *slot = f32::from(w[stored_position(k)]) * scales[k / GROUP].to_f32();
     }
 }
 
-/// `y[i] = fma(a, x[i], y[i])`.
+/// `y[i] = fma(a, x[i], y[i])` for every element of the shorter.
 pub fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
     for (x, y) in x.iter().zip(y) {
         *y = a.mul_add(*x, *y);
     }
 }
 
-/// Factor of a row in RMSNorm from its sum of squares; NaN where that overflows, or a row of zeros would hide it.
+/// Factor of a row of `n` elements in RMSNorm from its sum of squares; NaN where the sum overflowed, or a row of
+/// zeros would hide it.
 #[inline(always)]
 pub fn rms_scale(sum_of_squares: f32, n: usize, eps: f32) -> f32 {
     if sum_of_squares == f32::INFINITY {
@@ -265,7 +274,7 @@ pub fn rms_scale(sum_of_squares: f32, n: usize, eps: f32) -> f32 {
     1.0 / (sum_of_squares / n as f32 + eps).sqrt()
 }
 
-/// RMSNorm of one row: `x * (1 / sqrt(mean(x^2) + eps)) * weight` (Zhang and Sennrich 2019).
+/// RMSNorm of one row: `x * (1 / sqrt(mean(x^2) + eps)) * weight` (Zhang and Sennrich 2019), all `[C]`.
 pub fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = rms_scale(dot(x, x), x.len(), eps);
     for ((x, w), out) in x.iter().zip(weight).zip(out) {
@@ -273,14 +282,14 @@ pub fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// `gate * sigmoid(gate) * up`, element by element, into `gate`.
+/// `gate * sigmoid(gate) * up`, element by element, into `gate`; both of one length.
 pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
     for (g, u) in gate.iter_mut().zip(up) {
         *g = *g * sigmoid(*g) * u;
     }
 }
 
-/// `x[k] = e^(x[k] - max)` in place; returns the sum in [`LANES`] partial sums.
+/// `x[k] = e^(x[k] - max)` in place; returns their sum, in [`LANES`] partial sums folded by halves.
 pub fn exp_row(x: &mut [f32], max: f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     for (k, value) in x.iter_mut().enumerate() {
@@ -303,7 +312,7 @@ pub fn softmax_row(x: &mut [f32]) -> f32 {
     max
 }
 
-/// `out[t, n] = dot(x[t], w[n])`: `x` [T, K], `w` [N, K], `out` [T, N].
+/// `out[t, n] = dot(x[t], w[n])`: `x` [T, K], `w` [N, K], `out` [T, N], K = `k`.
 pub fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let n_w = w.len() / k;
     for (x, out) in x.chunks_exact(k).zip(out.chunks_exact_mut(n_w)) {
@@ -311,8 +320,8 @@ pub fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     }
 }
 
-/// Attention logits of queries against keys, both [.., `width`] with the rotated part from column `nope` on:
-/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`.
+/// Attention logits of queries [T, D] against keys [J, D], D = `width`, with the rotated part from column `nope` on:
+/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`, `out` [T, J].
 pub fn scores(q: &[f32], keys: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]) {
     let n_k = keys.len() / width;
     for (q, out) in q.chunks_exact(width).zip(out.chunks_exact_mut(n_k)) {
@@ -322,7 +331,7 @@ pub fn scores(q: &[f32], keys: &[f32], nope: usize, width: usize, scale: f32, ou
     }
 }
 
-/// Sizes and strides of [`accumulate`].
+/// Sizes and strides of [`accumulate`]: A [m, k], B [k, n], C [m, n], all in elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// Rows of A and C.
@@ -353,7 +362,10 @@ impl Product {
     }
 }
 
-/// `c[i, j] += sum over p, ascending, of a[i, p] * b[p, j]`.
+/// `c[i, j] += sum over p, ascending, of a[i, p] * b[p, j]`, one fused multiply-add each.
+///
+/// # Panics
+/// If an element lies outside its slice.
 pub fn accumulate(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
     g.check(a, b, c);
     for i in 0..g.m {
@@ -364,7 +376,8 @@ pub fn accumulate(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
     }
 }
 
-/// Row t of `out` [T, `width`] is the sum of the first `first + t + 1` rows of `values`, weighted by row t of `p`.
+/// Row t of `out` [T, D] is the sum of the first `first + t + 1` rows of `values` [J, D], D = `width`, weighted by
+/// row t of `p`, whose rows are `p_row` elements apart.
 pub fn causal_sums(p: &[f32], p_row: usize, first: usize, values: &[f32], width: usize, out: &mut [f32]) {
     for (t, out) in out.chunks_exact_mut(width).enumerate() {
         out.fill(0.0);
@@ -372,10 +385,10 @@ pub fn causal_sums(p: &[f32], p_row: usize, first: usize, values: &[f32], width:
     }
 }
 
-/// What is kept of a row of attention for its derivative.
+/// What is kept of a row of attention for its derivative (Dao et al. 2022).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AttentionRow {
-    /// Largest logit.
+    /// Largest logit, after the scale.
     pub max: f32,
     /// One over the sum of `e^(logit - max)`.
     pub inverse: f32,
@@ -389,8 +402,9 @@ pub fn softmax_with_stats(x: &mut [f32]) -> AttentionRow {
     AttentionRow { max, inverse }
 }
 
-/// Derivative of a softmax row: from inner products `s` (before `scale`) and `dp`, `s` becomes the probabilities and
-/// `dp` the gradient of `s`. `delta` is the inner product of probabilities and `dp`.
+/// Derivative of a softmax row, all `[J]`: from inner products `s` (before `scale`) and the probabilities' gradient
+/// `dp`, `s` becomes the probabilities and `dp` the gradient of `s`. `delta` is the inner product of probabilities
+/// and `dp`.
 pub fn softmax_back_row(s: &mut [f32], dp: &mut [f32], row: AttentionRow, scale: f32, delta: f32) {
     for (s, dp) in s.iter_mut().zip(dp) {
         let p = exp(*s * scale - row.max) * row.inverse;
@@ -398,7 +412,8 @@ pub fn softmax_back_row(s: &mut [f32], dp: &mut [f32], row: AttentionRow, scale:
     }
 }
 
-/// Derivative of [`silu_mul`]: `gate` and `up` become their gradients, from that of the product.
+/// Derivative of [`silu_mul`]: `gate` and `up` become their gradients, from that of the product, `dh`; all of one
+/// length.
 pub fn silu_mul_back(gate: &mut [f32], up: &mut [f32], dh: &[f32]) {
     for ((gate, up), d) in gate.iter_mut().zip(up).zip(dh) {
         let (g, u, s) = (*gate, *up, sigmoid(*gate));
@@ -411,14 +426,15 @@ pub fn sigmoids(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = sigmoid(*x));
 }
 
-/// [`silu_mul`] that keeps its inputs.
+/// [`silu_mul`] into `out`, keeping its inputs; all of one length.
 pub fn silu_mul_into(gate: &[f32], up: &[f32], out: &mut [f32]) {
     for ((g, u), out) in gate.iter().zip(up).zip(out) {
         *out = *g * sigmoid(*g) * u;
     }
 }
 
-/// Derivative of [`rms_norm_row`]: adds to `dx` and `dweight` from the output's gradient `dy`.
+/// Derivative of [`rms_norm_row`], all `[C]`: adds to `dx` and `dweight` from the output's gradient `dy`. Other
+/// versions may sum in another order.
 pub fn rms_norm_back_row(
     x: &[f32],
     weight: &[f32],
@@ -436,7 +452,7 @@ pub fn rms_norm_back_row(
     }
 }
 
-/// `rounds` multiply-adds of 16 lanes by `factor`, on 12 running values in turn; their sum.
+/// `rounds` multiply-adds of 16 lanes by `factor`, on 12 running values in turn; their sum, so that none is left out.
 pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
     let mut values = [[1.0f32; LANES]; 12];
     for _ in 0..rounds / 12 {
@@ -445,8 +461,8 @@ pub fn multiply_adds(factor: f32, rounds: usize) -> f32 {
     values.iter().map(|lanes| fold(*lanes)).sum()
 }
 
-/// `rounds` of multiplying the bytes of 12 running values by a constant and adding the products by fours to 32-bit sums;
-/// returns the products made.
+/// `rounds` of multiplying the bytes of 12 running values by a constant and adding the products by fours to 32-bit
+/// sums; returns the number of products made.
 pub fn integer_multiply_adds(rounds: usize) -> usize {
     let mut values = [[1i32; 8]; 12];
     for _ in 0..rounds {

@@ -1,42 +1,42 @@
 //! The expert router: sigmoid scores, selection by score plus bias, weights from the score alone
-//! (DeepSeek-V3 report, section 2.1.2; `noaux_tc` in the model file).
+//! (DeepSeek-V3 report, section 2.1.2; `topk_method` `noaux_tc` in `config.json`).
 
 use crate::reference::sigmoid;
 
 /// What the router's settings are, by their names in `config.json`.
 #[derive(Clone, Debug)]
 pub struct RouterRule {
-    /// `num_experts_per_tok`.
+    /// `num_experts_per_tok`, K: experts a token chooses.
     pub n_chosen: usize,
-    /// `n_group`: experts compete inside groups of equal size first.
+    /// `n_group`: experts compete inside groups of equal size first; 1 means no grouping.
     pub n_group: usize,
-    /// `topk_group`: groups kept.
+    /// `topk_group`: groups a token may choose from.
     pub topk_group: usize,
     /// `norm_topk_prob`: weights are divided by their sum.
     pub normalize: bool,
-    /// `routed_scaling_factor`.
+    /// `routed_scaling_factor`: factor of every weight.
     pub scale: f32,
 }
 
 /// One expert chosen for a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Chosen {
-    /// Index of the expert.
+    /// Index of the expert, below E.
     pub expert_idx: u32,
-    /// Factor of its output.
+    /// Factor of its output, from the score without the bias.
     pub weight: f32,
 }
 
 /// Choose experts for one token, in ascending order of index.
 ///
-/// `logits` `[E]` router products, `bias` `[E]` selection bias; ties go to the lower index. A NaN logit makes every
-/// weight NaN, so it cannot hide.
+/// `logits` `[E]` router products, `bias` `[E]` the selection bias (`e_score_correction_bias`); ties go to the lower
+/// index. A NaN logit makes every weight NaN, so it cannot hide.
 pub fn choose(rule: &RouterRule, logits: &[f32], bias: &[f32]) -> Vec<Chosen> {
     let scores: Vec<f32> = logits.iter().map(|&l| sigmoid(l)).collect();
     choose_by_scores(rule, &scores, bias)
 }
 
-/// [`choose`] from the sigmoids of the router products.
+/// [`choose`] from the sigmoids of the router products, `scores` `[E]`.
 pub fn choose_by_scores(rule: &RouterRule, scores: &[f32], bias: &[f32]) -> Vec<Chosen> {
     let mut choice: Vec<f32> = scores.iter().zip(bias).map(|(s, b)| s + b).collect();
     if rule.n_group > 1 {
@@ -48,7 +48,8 @@ pub fn choose_by_scores(rule: &RouterRule, scores: &[f32], bias: &[f32]) -> Vec<
     chosen.into_iter().map(|e| Chosen { expert_idx: e as u32, weight: scores[e] * factor }).collect()
 }
 
-/// The weights of experts chosen before, in ascending order of index: what [`choose_by_scores`] gives them.
+/// The weights of experts chosen before, `experts` `[K]` in ascending order of index: what [`choose_by_scores`] gives
+/// them for `scores` `[E]`.
 pub fn weigh(rule: &RouterRule, scores: &[f32], experts: &[u32]) -> Vec<Chosen> {
     let factor = factor(rule, scores, experts.iter().map(|&e| e as usize));
     experts.iter().map(|&e| Chosen { expert_idx: e, weight: scores[e as usize] * factor }).collect()
@@ -62,7 +63,7 @@ fn factor(rule: &RouterRule, scores: &[f32], chosen: impl Iterator<Item = usize>
 }
 
 /// Derivative of the weights: adds to the gradient of the chosen experts' scores, `dscores` `[E]`, from that of their
-/// weights, `dweights` (one a chosen expert).
+/// weights, `dweights` `[K]`; `scores` `[E]`.
 pub fn weigh_back(
     rule: &RouterRule,
     scores: &[f32],
@@ -83,7 +84,7 @@ pub fn weigh_back(
     }
 }
 
-/// Log-probabilities of a row of finite logits, in f64.
+/// Natural log-probabilities of a row of finite logits, summed in `f64`.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSoftmax {
     max: f32,
@@ -91,14 +92,14 @@ pub struct LogSoftmax {
 }
 
 impl LogSoftmax {
-    /// Of `logits` `[V]`.
+    /// Of `logits` `[V]`; one that is not finite makes them meaningless.
     pub fn new(logits: &[f32]) -> LogSoftmax {
         let max = logits.iter().fold(f32::NEG_INFINITY, |m, l| m.max(*l));
         let sum: f64 = logits.iter().map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
         LogSoftmax { max, ln_sum: sum.ln() }
     }
 
-    /// `ln p` of the id with this logit.
+    /// `ln p` of the id with this logit of the row.
     pub fn of(&self, logit: f32) -> f32 {
         (f64::from(logit) - f64::from(self.max) - self.ln_sum) as f32
     }

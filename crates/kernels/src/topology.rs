@@ -8,7 +8,7 @@ use std::path::Path;
 /// Most NUMA nodes that are told apart; processors of further ones count to the last.
 pub const MAX_NODES: usize = 16;
 
-/// Cores of each NUMA node.
+/// Cores of each NUMA node, each core by one of its processors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// Of each node, one processor of every core, by the system's numbers; no node is empty.
@@ -23,7 +23,7 @@ impl Topology {
         Self::read(Path::new("/sys/devices/system"), &allowed)
     }
 
-    /// One that is described by its number of cores in each node, numbered from 0: for tests.
+    /// One of as many cores in each node as `n_cores` says, numbered from 0: for tests.
     pub fn simulated(n_cores: &[usize]) -> Self {
         let mut first = 0;
         let mut node = |&n: &usize| {
@@ -33,7 +33,8 @@ impl Topology {
         Self::of_nodes(n_cores.iter().map(&mut node).collect())
     }
 
-    /// What a folder laid out like `/sys/devices/system` says of the processors `allowed`.
+    /// What a folder laid out like `/sys/devices/system` says of the processors `allowed` (numbers of the system).
+    /// What cannot be read counts as one core a processor and one node.
     pub fn read(system: &Path, allowed: &[usize]) -> Self {
         let list = |path: String| parse_list(&std::fs::read_to_string(system.join(path)).ok()?);
         let is_first_of_core = |cpu: usize| {
@@ -74,7 +75,10 @@ impl Topology {
         self.nodes.iter().map(Vec::len).sum()
     }
 
-    /// Processors of node `node`.
+    /// One processor of every core of node `node`, by the system's numbers.
+    ///
+    /// # Panics
+    /// If there is no such node.
     pub fn cores(&self, node: usize) -> &[usize] {
         &self.nodes[node]
     }

@@ -1,4 +1,7 @@
 //! The paged cache of a model: blocks of 64 tokens, the same block numbers in every layer.
+//!
+//! What is cached of a token is latent attention's compressed pair (DeepSeek-V2 report, section 2.1), or on the exact
+//! path what it expands to.
 
 use crate::config::Config;
 use half::bf16;
@@ -8,22 +11,24 @@ use perilune_kernels::reference::{self, stored_width};
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
-/// What is kept of a token.
+/// What is kept of a token in each layer; R is `kv_lora_rank`, rope `qk_rope_head_dim`, H heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheForm {
-    /// Latent and rotated key in BF16 (the fast path): 2 (R + rope) bytes a token and layer.
+    /// Latent after its norm and rotated shared key, in BF16 (the fast path): 2 (R + rope) bytes.
     LatentBf16,
-    /// The same in 8 bits with a BF16 scale a group of 32 (the fast path, where it is asked for).
+    /// The same in 8 bits with a BF16 scale a group of 32 (the fast path, where it is asked for): a byte a value, in
+    /// whole runs of 128, and 2 bytes a group.
     LatentInt8,
-    /// The same in `f32`.
+    /// The same in `f32`: 4 (R + rope) bytes.
     LatentF32,
-    /// Every head's key and value in `f32` (the exact path, the form training differentiates).
+    /// Every head's key and value and the rotated shared key in `f32` (the exact path, the form training
+    /// differentiates): 4 (H (nope + v) + rope) bytes.
     Expanded,
 }
 
 impl CacheForm {
-    /// Bytes a token takes in all layers.
+    /// Bytes a token takes in all layers together.
     pub fn bytes_per_token(self, config: &Config) -> usize {
         let shape = mla_shape(config);
         let width = shape.latent_width();
@@ -37,7 +42,7 @@ impl CacheForm {
     }
 }
 
-/// Widths of the attention of `config`.
+/// Widths of the attention of `config`, in elements.
 pub fn mla_shape(config: &Config) -> MlaShape {
     MlaShape {
         n_heads: config.num_attention_heads,
@@ -94,7 +99,7 @@ impl Cache {
         Cache { form, width, n_blocks, layers, whole_groups: Vec::new() }
     }
 
-    /// Blocks that hold `n_tokens`.
+    /// Blocks that hold `n_tokens`, the last one perhaps in part.
     pub fn blocks_for(n_tokens: usize) -> usize {
         n_tokens.div_ceil(BLOCK_TOKENS)
     }
@@ -104,7 +109,7 @@ impl Cache {
         self.form
     }
 
-    /// Blocks in all.
+    /// Blocks of 64 tokens in all, of every layer alike.
     pub fn n_blocks(&self) -> usize {
         self.n_blocks
     }
@@ -129,8 +134,11 @@ impl Cache {
         }
     }
 
-    /// Let the first `n_tokens` of the sequence with `blocks` hold seeded noise of ordinary size, for measuring what a
-    /// long context costs without computing it.
+    /// Let the first `n_tokens` of the sequence with `blocks` hold seeded noise, evenly in -1..1, for measuring what
+    /// a long context costs without computing it.
+    ///
+    /// # Panics
+    /// If the blocks hold fewer tokens, or one is not of this cache.
     pub fn fill_with_noise(&mut self, blocks: &[u32], n_tokens: usize, seed: u64) {
         let mut row = vec![0.0f32; self.width];
         let mut state = seed;

@@ -34,7 +34,8 @@ const GENERATION_FILE: &str = "generation_config.json";
 /// Largest number of things wrong that [`Checkpoint::open_damaged`] collects.
 pub const DAMAGE_MAX: usize = 10_000;
 
-/// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape.
+/// An opened checkpoint: every tensor its config implies is there, in the right dtype and shape, but for the damage
+/// that [`Checkpoint::open_damaged`] lists.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// The checked config.
@@ -59,11 +60,11 @@ struct Entry {
 pub struct Tensor<'a> {
     /// Element type.
     pub dtype: Dtype,
-    /// Sizes, outermost first.
+    /// Sizes in elements, outermost first.
     pub shape: &'a [usize],
     /// The mapped shard that holds it.
     pub file: &'a Arc<MappedFile>,
-    /// Byte range within the file.
+    /// Byte range within the file, header included in the count.
     pub range: Range<usize>,
 }
 
@@ -83,7 +84,7 @@ impl Checkpoint {
     /// [`Checkpoint::check_values`] where a run gave numbers that are not finite.
     ///
     /// # Errors
-    /// One sentence that names the file, the tensor and what was expected.
+    /// [`CheckpointError`], one sentence that names the file, the tensor and what was expected.
     pub fn open(dir: &Path) -> Result<Checkpoint, CheckpointError> {
         Checkpoint::open_reporting(dir, &mut Err)
     }
@@ -120,7 +121,7 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// The tensor called `name`, used or not.
+    /// The tensor called `name`, used by the model or not; `None` where no shard holds it.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
         self.tensors.get(name).map(|entry| self.view(entry))
     }
@@ -141,7 +142,8 @@ impl Checkpoint {
         &self.shards
     }
 
-    /// Every tensor of shard `shard_idx` with its name, in file order.
+    /// Every tensor of shard `shard_idx` (in [`Checkpoint::shards`]) with its name, in file order; none for an index
+    /// past the last.
     pub fn tensors_of(&self, shard_idx: usize) -> Vec<(&str, Tensor<'_>)> {
         let mut of_shard: Vec<_> = self
             .tensors

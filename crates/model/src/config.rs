@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Largest `config.json` that is read, bytes.
 pub const CONFIG_BYTES_MAX: u64 = 16 << 20;
-/// Largest width (`hidden_size`, `intermediate_size`, a latent rank and the like).
+/// Largest width in elements (`hidden_size`, `intermediate_size`, a latent rank and the like).
 pub const WIDTH_MAX: usize = 1 << 20;
 /// Largest `vocab_size`.
 pub const VOCAB_MAX: usize = 1 << 24;
@@ -24,12 +24,12 @@ pub const VOCAB_MAX: usize = 1 << 24;
 pub const LAYERS_MAX: usize = 1 << 10;
 /// Largest number of routed experts of a layer.
 pub const EXPERTS_MAX: usize = 1 << 16;
-/// Largest number of heads, and largest width of a head.
+/// Largest number of heads, and largest width of a head in elements.
 pub const HEADS_MAX: usize = 1 << 14;
 /// Largest model, parameters: a thousand times K2. Every byte count of a legal config fits 64 bits.
 pub const PARAMETERS_MAX: u128 = 1 << 50;
-/// Epsilon of the two latent norms where the caller sets none: the model's own modelling code builds them without
-/// the config's value, so they take the norm's default.
+/// Epsilon of the two latent norms where the caller sets none: the published modelling code (`deepseek_v3` of
+/// transformers) builds them without the config's value, so they take the norm's default.
 pub const LATENT_NORM_EPS: f32 = 1e-6;
 
 const _: () = assert!(usize::BITS >= 64, "tensor sizes need a 64-bit machine");
@@ -57,6 +57,8 @@ impl Family {
 }
 
 /// A checked config: every field is within the limits of this module and the combination is one that runs.
+///
+/// Fields are named and counted as in `config.json`; widths are in elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Number of token ids, V.
@@ -103,15 +105,15 @@ pub struct Config {
     pub rms_norm_eps: f32,
     /// Epsilon of the two latent norms ([`LATENT_NORM_EPS`] unless the caller sets it; no key of the file does).
     pub latent_norm_eps: f32,
-    /// Rotary position embedding.
+    /// Rotary position embedding (`rope_theta`, `rope_scaling`).
     pub rope: Rope,
-    /// Ids that end generation.
+    /// Ids that end generation: those of the config, and of `generation_config.json` beside a checkpoint.
     pub eos_token_ids: Vec<u32>,
     /// Id that begins a document, where the file names one.
     pub bos_token_id: Option<u32>,
     /// Whether the head is the embedding matrix (then there is no `lm_head.weight`).
     pub tie_word_embeddings: bool,
-    /// How the routed experts are packed; `None` means plain BF16 or F32.
+    /// How the routed experts are packed (`quantization_config`); `None` means plain BF16 or F32.
     pub quantization: Option<Quantization>,
     /// The published family.
     pub family: Family,
@@ -137,13 +139,13 @@ pub struct ConfigError {
 /// What is wrong with a config.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigProblem {
-    /// The file cannot be read.
+    /// The file cannot be read: the system's reason.
     #[error("cannot be read ({0})")]
     Read(std::io::Error),
-    /// The file is longer than [`CONFIG_BYTES_MAX`].
+    /// The file is longer than [`CONFIG_BYTES_MAX`]: its bytes.
     #[error("is {0} bytes long, which no model's config is; at most {CONFIG_BYTES_MAX} are read")]
     TooLong(u64),
-    /// The text is not JSON, or not an object.
+    /// The text is not JSON, or not an object: what the reader met.
     #[error("is not a model's config ({0}); expected a JSON object")]
     Json(String),
     /// A needed key is absent.
@@ -180,7 +182,7 @@ impl Config {
     /// Read and check `path`.
     ///
     /// # Errors
-    /// One sentence that names the file, the key and what was expected.
+    /// [`ConfigError`], one sentence that names the file, the key and what was expected.
     pub fn from_file(path: &Path) -> Result<Config, ConfigError> {
         let place = |problem| ConfigError { place: path.display().to_string(), problem };
         let text = read_text(path).map_err(place)?;
@@ -190,7 +192,7 @@ impl Config {
     /// Read and check the text of a `config.json`.
     ///
     /// # Errors
-    /// One sentence that names the key and what was expected.
+    /// [`ConfigError`], one sentence that names the key and what was expected.
     pub fn from_json(text: &str) -> Result<Config, ConfigError> {
         Config::parse(text).map_err(|problem| ConfigError { place: "config.json".into(), problem })
     }
@@ -200,7 +202,7 @@ impl Config {
         layer_idx >= self.first_k_dense_replace
     }
 
-    /// Width of a head's query and key: without position, then with.
+    /// Width of a head's query and key in elements: without position, then with.
     pub fn qk_head_dim(&self) -> usize {
         self.qk_nope_head_dim + self.qk_rope_head_dim
     }

@@ -54,14 +54,14 @@ pub enum Wanted {
     All,
 }
 
-/// New tokens of one sequence.
+/// New tokens of one sequence, T rows of a pass.
 #[derive(Clone, Copy)]
 pub struct Segment<'a> {
     /// Token ids `[T]`.
     pub ids: &'a [u32],
-    /// Position of the first; everything before it is cached.
+    /// Position of the first, in tokens; everything before it is cached.
     pub first_position: usize,
-    /// The sequence's blocks, first to last.
+    /// The sequence's blocks, first to last: numbers below the cache's [`Cache::n_blocks`], 64 tokens each.
     pub blocks: &'a [u32],
     /// Attention form.
     pub phase: Phase,
@@ -122,7 +122,7 @@ pub enum ForwardError {
 pub trait Probe {
     /// The input of block `layer_idx` [T, C]; for the index past the last block, the output of the final norm.
     fn hidden(&mut self, _layer_idx: usize, _x: &[f32]) {}
-    /// Router products [T, E] and choice of a MoE block.
+    /// Router products [T, E] before the sigmoid, and each row's choice `[T]`, of the MoE block `layer_idx`.
     fn router(&mut self, _layer_idx: usize, _logits: &[f32], _chosen: &[Vec<Chosen>]) {}
     /// The work since the last call was that of one part of the model, the norm before it included.
     fn done(&mut self, _part: Kind) {}
@@ -164,14 +164,14 @@ pub struct Workspace {
     experts: ExpertScratch,
 }
 
-/// What a pass is like, for [`Workspace::bytes`].
+/// What a pass is like, for [`Workspace::bytes`]: counts of rows, tokens and threads.
 #[derive(Clone, Copy, Debug)]
 pub struct PassShape {
     /// Rows that pass together (T).
     pub n_rows: usize,
     /// Rows that want logits.
     pub n_logits: usize,
-    /// Longest context of a row.
+    /// Longest context of a row, tokens.
     pub n_context: usize,
     /// Threads at work.
     pub n_threads: usize,
@@ -236,7 +236,7 @@ impl Model {
         Ok(Model { config, weights, cpu, arithmetic, cache_form, inv_freq, rule })
     }
 
-    /// The same model over another form of cache.
+    /// The same model over another form of cache ([`check_cache`]).
     ///
     /// # Errors
     /// [`ForwardError::Cache`] where its arithmetic cannot go with it.
@@ -277,7 +277,10 @@ impl Model {
     /// were cut into passes, as long as each token's phase is the same.
     ///
     /// # Errors
-    /// Before anything is written: ids, contexts or segments that cannot be run.
+    /// [`ForwardError`], before anything is written: ids, contexts or segments that cannot be run.
+    ///
+    /// # Panics
+    /// If a segment names a block that `cache` has not, or `cache` has not this config's layers and widths.
     pub fn forward(
         &self,
         cache: &mut Cache,

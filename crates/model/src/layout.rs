@@ -7,7 +7,7 @@
 use crate::config::Config;
 use safetensors::Dtype;
 
-/// Codes in one I32 word of a packed matrix.
+/// INT4 codes in one I32 word of a packed matrix (compressed-tensors `pack-quantized`).
 pub const CODES_PER_WORD: usize = 8;
 
 const BF16_FIRST: &[Dtype] = &[Dtype::BF16, Dtype::F32];
@@ -84,9 +84,9 @@ pub enum Role {
 pub struct TensorSpec {
     /// Full name in the file, prefix included.
     pub name: String,
-    /// Sizes, outermost first.
+    /// Sizes in elements, outermost first; `[out, in]` of a plain matrix.
     pub shape: Vec<usize>,
-    /// Dtypes that are read; the first is the one the config announces.
+    /// Dtypes that are read; the first is what a file of this config is expected to hold, and what is written.
     pub dtypes: &'static [Dtype],
     /// What it belongs to.
     pub kind: Kind,
@@ -109,7 +109,7 @@ impl TensorSpec {
         }
     }
 
-    /// Bytes it takes in the dtype the config announces.
+    /// Bytes it takes in the first of its dtypes.
     pub fn n_bytes(&self) -> u64 {
         self.n_elements() * (self.dtypes[0].bitsize() as u64 / 8)
     }
@@ -134,7 +134,7 @@ pub fn expert_matrix(config: &Config, layer_idx: usize, expert_idx: usize, matri
     format!("{}model.layers.{layer_idx}.mlp.experts.{expert_idx}.{matrix}", config.tensor_prefix)
 }
 
-/// Parameters of a model, by the ways people count them.
+/// Numbers of parameters of a model, by the ways people count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Parameters {
     /// All of them.
@@ -153,7 +153,7 @@ pub fn parameters(config: &Config) -> Parameters {
     Parameters { total: sum.rest + sum.routed, active: sum.rest + chosen, embedding }
 }
 
-/// A sum over all tensors, the routed experts apart.
+/// A sum over all tensors (of what [`tally`] is asked for), the routed experts apart.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Routed experts of all layers.

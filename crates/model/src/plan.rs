@@ -15,7 +15,7 @@ use perilune_kernels::reference::stored_width;
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
-/// Bytes of an 8-bit scale.
+/// Bytes of a scale of 8-bit weights, BF16.
 const INT8_SCALE_BYTES: u64 = 2;
 
 /// Bytes of the process itself: code, allocator, tables.
@@ -38,11 +38,11 @@ pub struct Request {
     pub context: u64,
     /// Sequences at once.
     pub batch: u64,
-    /// Form of the dense matrices.
+    /// Form of the dense matrices: all but embedding, norms, routers and routed experts.
     pub dense: Dense,
     /// Arithmetic.
     pub path: Arithmetic,
-    /// What is kept of a token.
+    /// What is cached of a token.
     pub cache: CacheForm,
     /// Threads at work, each with temporaries of its own.
     pub n_threads: usize,
@@ -64,7 +64,7 @@ pub enum PlanError {
     /// The exact path has no 8-bit weights.
     #[error("the exact path runs the weights as published; take `--dense bf16`, or the fast path")]
     ExactInt8,
-    /// Widths that the path cannot serve.
+    /// Widths or a form of cache that the path cannot serve.
     #[error(transparent)]
     Widths(#[from] ForwardError),
 }
@@ -129,7 +129,7 @@ impl Weights {
         weights
     }
 
-    /// All of them, as published.
+    /// All of them, as published; [`Weights::dense_int8`] and [`Weights::misaligned`] count the same weights again.
     pub fn total(&self) -> u64 {
         self.embedding + self.experts + self.dense + self.rest
     }
@@ -138,8 +138,8 @@ impl Weights {
 /// Kinds whose matrices `--dense int8` re-encodes.
 const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExpert, Kind::Head];
 
-/// Bytes of a matrix `[n_rows, n_columns]` re-encoded to 8 bit: a code per weight in whole runs of 128, an f32 scale per
-/// 32 columns of a row.
+/// Bytes of a matrix [`n_rows`, `n_columns`] re-encoded to 8 bit: a code per weight in whole runs of 128, a BF16
+/// scale per 32 columns of a row.
 pub fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
     let width = stored_width(n_columns as usize) as u64;
     n_rows * (width + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
@@ -184,7 +184,8 @@ pub struct Plan {
     pub weights: Weights,
     /// All weights of the files: address space, not memory.
     pub mapped_bytes: u64,
-    /// Mapped weights that are resident at the peak: all but unread embedding rows and what was re-encoded.
+    /// Mapped weights that are resident at the peak: all but unread embedding rows, experts that no token is expected
+    /// to choose, and what was re-encoded.
     pub mapped_resident_bytes: u64,
     /// Re-encoded copies.
     pub reencoded_bytes: u64,
@@ -194,11 +195,12 @@ pub struct Plan {
     pub cache_bytes: u64,
     /// Buffers of the forward pass.
     pub scratch_bytes: u64,
-    /// Anonymous memory at the peak: copies, cache, scratch and the process itself.
+    /// Anonymous memory at the peak: re-encoded copies, copies of unaligned weights, cache, scratch and the process
+    /// itself.
     pub anonymous_bytes: u64,
     /// Resident memory at the peak, mapped and anonymous.
     pub resident_bytes: u64,
-    /// Weights read for a decode step of the whole batch.
+    /// Weights read for a decode step of the whole batch, experts as independent and even choices touch them.
     pub read_bytes_per_step: u64,
 }
 
@@ -206,7 +208,8 @@ impl Plan {
     /// Plan `request` for a model whose weights are `weights`.
     ///
     /// # Errors
-    /// When the token counts are out of range, or the request asks for 8-bit weights on the exact path.
+    /// [`PlanError`] when the token counts are out of range, the request asks for 8-bit weights on the exact path, or
+    /// the path cannot serve the config's widths or the form of cache.
     pub fn new(config: &Config, weights: Weights, request: Request) -> Result<Plan, PlanError> {
         let Request { context, batch, dense, path, cache, .. } = request;
         let n_tokens = context
@@ -255,7 +258,7 @@ impl Plan {
         })
     }
 
-    /// Whether the run fits a machine of `ram_bytes`.
+    /// Whether the run fits a machine with `ram_bytes` of memory.
     pub fn verdict(&self, ram_bytes: u64) -> Verdict {
         if self.resident_bytes <= ram_bytes {
             Verdict::Fits
@@ -266,8 +269,8 @@ impl Plan {
         }
     }
 
-    /// Changes that, each alone, would make the run fit `ram_bytes`; empty when it fits already. Where no change of
-    /// the request does, the last entry is the memory needed.
+    /// Changes that, each alone, would make the run fit `ram_bytes` of memory; empty when it fits already. The last
+    /// entry is always the memory that the request as it is needs.
     pub fn remedies(&self, config: &Config, ram_bytes: u64) -> Vec<Remedy> {
         if self.verdict(ram_bytes) == Verdict::Fits {
             return Vec::new();

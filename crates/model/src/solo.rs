@@ -21,7 +21,7 @@ impl<'m> Solo<'m> {
         Solo::with_form(model, n_context, model.cache_form())
     }
 
-    /// The same in a given cache form.
+    /// The same in a given cache form, which [`crate::forward::check_cache`] must take for the model's arithmetic.
     pub fn with_form(model: &'m Model, n_context: usize, form: CacheForm) -> Self {
         let n_blocks = Cache::blocks_for(n_context);
         Solo {
@@ -55,12 +55,12 @@ impl<'m> Solo<'m> {
         Ok(logits)
     }
 
-    /// Run a prompt in passes of at most `chunk` tokens; the logits of its last row `[V]`.
+    /// Run a prompt in passes of at most `chunk` tokens (at least 1); the logits of its last row `[V]`.
     ///
     /// `progress` is told the tokens done; it returns `false` to stop, which gives `None`.
     ///
     /// # Errors
-    /// As [`Model::forward`].
+    /// As [`Model::forward`], and [`ForwardError::Empty`] for no ids; the passes before stay cached.
     pub fn prefill(
         &mut self,
         ids: &[u32],

@@ -37,7 +37,7 @@ pub struct Options {
     pub shard_bytes: u64,
     /// Rank file to copy beside the weights.
     pub tokenizer: Option<PathBuf>,
-    /// Threads that fill and write.
+    /// Threads that fill and write, at least 1.
     pub n_threads: usize,
 }
 
@@ -103,7 +103,7 @@ impl Blueprint {
     /// Plan the checkpoint that `config_text` (the text of a `config.json`) and `options` describe.
     ///
     /// # Errors
-    /// When the config, with the overrides put in, is not one that runs.
+    /// [`ConfigError`] when the config, as it is or with the overrides put in, is not one that runs.
     pub fn new(config_text: &str, options: Options) -> Result<Blueprint, ConfigError> {
         let config_text = override_config(config_text, &options)?;
         let config = Config::from_json(&config_text)?;
@@ -119,7 +119,7 @@ impl Blueprint {
         &self.config
     }
 
-    /// Bytes of all shards.
+    /// Bytes of all shards, headers included.
     pub fn n_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.n_bytes).sum()
     }
@@ -137,7 +137,8 @@ impl Blueprint {
     /// Write it into the folder `out`, which is made if need be.
     ///
     /// # Errors
-    /// When the folder is in use, a file cannot be written, or the watcher stops it; then nothing is left.
+    /// [`SynthError`] when the rank file cannot be read, the folder is in use, a file cannot be written, or the
+    /// watcher stops it; then nothing of it is left.
     pub fn write(&self, out: &Path, watch: &dyn Watch) -> Result<(), SynthError> {
         let read = |path: &PathBuf| {
             std::fs::read(path).map_err(|source| SynthError::Read { path: path.clone(), source })

@@ -25,10 +25,10 @@ const PIECE_BYTES: usize = 8 << 20;
 /// Bytes of one thread's task where no sum binds a file to one thread.
 const TASK_BYTES: usize = 256 << 20;
 
-/// Read every shard of `checkpoint` and report what is wrong; `damage` is what opening it found.
-/// With `with_sums` each shard's SHA-256 is taken on the way.
+/// Read every shard of `checkpoint` on `n_threads` threads (at least 1) and report what is wrong; `damage` is what
+/// opening it found. With `with_sums` each shard's SHA-256 is taken on the way.
 ///
-/// Returns `None` when the watcher stopped it.
+/// Returns `None` when the watcher stopped it. A file that cannot be read is a finding.
 pub fn verify(
     checkpoint: &Checkpoint,
     damage: Vec<CheckpointError>,

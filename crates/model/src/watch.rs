@@ -1,6 +1,6 @@
 //! Long work is watched: told of its progress to someone, and asked by someone to stop.
 
-/// Who watches long work over files.
+/// Who watches long work over files; threads call it, several at once.
 pub trait Watch: Sync {
     /// `n_bytes` more are done.
     fn advance(&self, n_bytes: u64);

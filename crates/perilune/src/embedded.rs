@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// What outputs call it.
+/// Name of the embedded model in outputs.
 pub(crate) const NAME: &str = "perilune-nano";
 
 /// Its folder, as `train export` wrote it.
@@ -31,6 +31,7 @@ pub(crate) struct Unpacked {
 }
 
 impl Unpacked {
+    /// Where its files are.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

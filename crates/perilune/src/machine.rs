@@ -4,7 +4,11 @@ use anyhow::Context;
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
-/// Memory that this process may use, bytes: the machine's, or less where a control group says so.
+/// Memory that this process may use, bytes: the machine's (`MemTotal` of proc_meminfo(5)), or less where a control group
+/// of version 2 says so (`memory.max`).
+///
+/// # Errors
+/// The system does not say.
 pub(crate) fn ram_bytes() -> anyhow::Result<u64> {
     let total = read_to_string("/proc/meminfo")
         .ok()
@@ -13,7 +17,8 @@ pub(crate) fn ram_bytes() -> anyhow::Result<u64> {
     Ok(group_limits().into_iter().fold(total, u64::min))
 }
 
-/// Memory that this process could take now, bytes: what the machine has to give, or less where a control group says so.
+/// Memory that this process could take now, bytes: what the machine has to give (`MemAvailable`), or less where a control
+/// group says so; `None` where the system does not say.
 pub(crate) fn available_bytes() -> Option<u64> {
     let text = read_to_string("/proc/meminfo").ok()?;
     let free = field(&text, "MemAvailable:")?;
@@ -53,7 +58,7 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 /// Perilune's folder beneath the one that an environment variable names by its whole path, else beneath a folder of the
-/// user's home (XDG Base Directory Specification).
+/// user's home (XDG Base Directory Specification); `None` where neither is known.
 pub(crate) fn user_folder(variable: &str, in_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute(variable).or_else(|| Some(absolute("HOME")?.join(in_home)))?;

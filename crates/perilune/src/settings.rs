@@ -20,7 +20,7 @@ pub(crate) struct Entry {
     pub(crate) name: &'static str,
     /// Environment variable.
     pub(crate) variable: &'static str,
-    /// The flag that beats both; none where there is none.
+    /// The flag that beats both; empty where there is none.
     pub(crate) flag: &'static str,
     /// Its value where nothing is set.
     pub(crate) default: &'static str,
@@ -139,7 +139,7 @@ pub(crate) fn get() -> &'static Settings {
     SETTINGS.get_or_init(Settings::default)
 }
 
-/// Keep them for the rest of the process.
+/// Keep the settings for the rest of the process.
 pub(crate) fn keep(settings: Settings) {
     // A process reads them once.
     let _ = SETTINGS.set(settings);
@@ -172,7 +172,7 @@ pub(crate) fn load() -> anyhow::Result<Settings> {
     })
 }
 
-/// An address with its port.
+/// An address with its port, as `127.0.0.1:8080`.
 pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected ADDR:PORT, such as 127.0.0.1:8080".to_owned())
 }

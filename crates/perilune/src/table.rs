@@ -34,6 +34,7 @@ pub(crate) const fn figures(name: &'static str) -> Head {
 }
 
 impl<const N: usize> Table<N> {
+    /// A table without rows.
     pub(crate) fn new(heads: [Head; N]) -> Self {
         Self { heads, rows: Vec::new(), cuts_last: false }
     }
@@ -43,6 +44,7 @@ impl<const N: usize> Table<N> {
         Self { cuts_last: true, ..self }
     }
 
+    /// Adds a row at the end.
     pub(crate) fn push(&mut self, row: [String; N]) {
         self.rows.push(row);
     }

@@ -15,6 +15,9 @@ const COLUMNS_MIN: usize = 20;
 const HANG_NARROW: usize = 4;
 
 /// Write a finished answer to standard output.
+///
+/// # Errors
+/// Standard output takes no more, as a pipe whose reader has gone.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")
@@ -102,7 +105,10 @@ pub(crate) fn files(n: usize) -> String {
     format!("{n} {}", if n == 1 { "file" } else { "files" })
 }
 
-/// Read a size: a number and an optional unit, decimal (`64GB`, `64G`) or binary (`64GiB`, `64Gi`).
+/// Read a size in bytes: a number and an optional unit, decimal (`64GB`, `64G`) or binary (`64GiB`, `64Gi`).
+///
+/// # Errors
+/// One sentence: what is no size, or beyond 1 byte to 2^60.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let expected = || format!("`{text}` is not a size; write one like 64GB, 64GiB or 500MB");
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -2,30 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/binary.rs"]
+mod binary;
+
+use binary::{error, ok, perilune};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/goldens").join(name)
-}
-
-fn perilune(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_perilune")).args(args).output().unwrap()
-}
-
-fn ok(args: &[&str]) -> String {
-    let output = perilune(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn error(args: &[&str]) -> String {
-    let output = perilune(args);
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.starts_with("error: ") && !text.contains("panicked"), "{text}");
-    text
 }
 
 fn i64s(dir: &Path, tensor: &str) -> Vec<i64> {

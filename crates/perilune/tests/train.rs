@@ -2,28 +2,21 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/binary.rs"]
+mod binary;
+
+use binary::{error, ok};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const STAGE: &str = "model = \"smoke.json\"\n[[stage]]\nname = \"only\"\nfeed = \"copies\"\ntokens = 6_000\n\
                      batch_tokens = 200\nsequence_tokens = 24\nlr = 5e-3\nquant = \"int4\"\neval_sequences = 2\n";
 
-fn perilune(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_perilune")).args(args).output().unwrap()
-}
-
-fn ok(args: &[&str]) -> String {
-    let output = perilune(args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn error(args: &[&str]) -> String {
-    let output = perilune(args);
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.starts_with("error: ") && text.trim_end().lines().count() == 1, "{text}");
+/// [`error`], one sentence long.
+fn sentence(args: &[&str]) -> String {
+    let text = error(args);
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
     text
 }
 
@@ -63,7 +56,7 @@ fn ctrl_c_saves_and_the_run_goes_on_to_a_model_that_opens() {
     assert!(matches!(code, Some(130 | 0)), "{code:?}");
     assert_eq!(std::fs::read_dir(out.join("checkpoints")).unwrap().count(), 1);
 
-    assert!(error(&["train", path, "--out", out_arg]).contains("--resume"));
+    assert!(sentence(&["train", path, "--out", out_arg]).contains("--resume"));
     assert!(ok(&["train", path, "--out", out_arg, "--resume"]).contains("complete"));
     let steps = std::fs::read_to_string(out.join("log.jsonl")).unwrap().lines().count();
     assert_eq!(steps, 30);
@@ -81,11 +74,11 @@ fn ctrl_c_saves_and_the_run_goes_on_to_a_model_that_opens() {
 fn bad_input_is_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = recipe(folder.path(), &STAGE.replace("lr =", "rate ="));
-    let text = error(&["train", path.to_str().unwrap()]);
+    let text = sentence(&["train", path.to_str().unwrap()]);
     assert!(text.contains("recipe.toml") && text.contains("rate"), "{text}");
     let absent = folder.path().join("absent");
     let absent = absent.to_str().unwrap();
-    assert!(error(&["train", absent]).contains("absent"));
-    assert!(error(&["train", "report", absent]).contains("no log"));
-    assert!(error(&["train", "export", absent, "--out", absent]).contains("no checkpoint"));
+    assert!(sentence(&["train", absent]).contains("absent"));
+    assert!(sentence(&["train", "report", absent]).contains("no log"));
+    assert!(sentence(&["train", "export", absent, "--out", absent]).contains("no checkpoint"));
 }

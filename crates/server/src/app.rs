@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Longest request body, bytes.
+/// Longest body of a request, bytes (16 MiB); a longer one is answered with status 413.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
-/// Most messages of a dialogue.
+/// Most messages of a dialogue; more are answered with status 400.
 pub const MESSAGES_MAX: usize = 5_000;
-/// The throughput class's id.
+/// The vendor's id of its standard model, served here in the throughput class.
 pub const STANDARD_ID: &str = "kimi-k2-thinking";
-/// The latency class's id.
+/// The vendor's id of its fast model, served here in the latency class.
 pub const TURBO_ID: &str = "kimi-k2-thinking-turbo";
 
 /// What an id is served by.
@@ -33,7 +33,7 @@ pub enum Served {
 }
 
 impl Served {
-    /// Its service class, as the ledger names it.
+    /// Its service class, as the ledger names it: `latency`, `throughput` or `upstream`.
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Served {
         }
     }
 
-    /// Its context, where it is known.
+    /// Tokens of prompt and answer together; `None` for an endpoint elsewhere, whose context is not known.
     #[must_use]
     pub fn context_tokens_max(&self) -> Option<u64> {
         match self {
@@ -83,7 +83,7 @@ impl App {
     /// without keys as long as none was ever made.
     ///
     /// # Errors
-    /// When the figures cannot be set up.
+    /// When the figures of [`Metrics`] cannot be registered.
     pub fn new(store: Store, is_loopback: bool) -> Result<Self, prometheus::Error> {
         let inner = Inner {
             store,
@@ -102,7 +102,7 @@ impl App {
     /// Serves a model of this process under both of the vendor's ids, one for each service class.
     ///
     /// # Panics
-    /// Never: the app is built before it is shared.
+    /// When the app was cloned already.
     #[must_use]
     pub fn with_local(self, model: LocalModel) -> Self {
         let served = |name: &str, class| {
@@ -113,6 +113,9 @@ impl App {
     }
 
     /// Serves `id` by an endpoint elsewhere.
+    ///
+    /// # Panics
+    /// When the app was cloned already.
     #[must_use]
     pub fn with_upstream(self, id: &str, upstream: Upstream) -> Self {
         self.with(id, Served::Upstream(Arc::new(upstream)))
@@ -131,13 +134,13 @@ impl App {
         &self.inner.store
     }
 
-    /// The limits' books.
+    /// The buckets of the keys' limits.
     #[must_use]
     pub fn limiter(&self) -> &Limiter {
         &self.inner.limiter
     }
 
-    /// The figures.
+    /// The figures that `/metrics` tells.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
@@ -149,7 +152,7 @@ impl App {
         &self.inner.sessions
     }
 
-    /// The ids on offer.
+    /// The ids on offer, each with what serves it.
     #[must_use]
     pub fn models(&self) -> &BTreeMap<String, Served> {
         &self.inner.models
@@ -170,10 +173,10 @@ impl App {
         })
     }
 
-    /// What serves `id`; a missing id means the first on offer.
+    /// What serves `id`, with the id itself; a missing id means the one that was put on offer first.
     ///
     /// # Errors
-    /// An id that is not on offer.
+    /// Status 404: an id that is not on offer.
     pub fn served(&self, id: Option<&str>) -> Result<(String, Served), ApiError> {
         let wanted = id.or(self.inner.default_id.as_deref()).unwrap_or_default();
         match self.inner.models.get(wanted) {
@@ -185,21 +188,22 @@ impl App {
         }
     }
 
-    /// Takes no more requests.
+    /// From now on requests are refused with status 503; those at work go on.
     pub fn drain(&self) {
         self.inner.is_draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether requests are still taken.
+    /// Whether [`Self::drain`] was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.inner.is_draining.load(Ordering::Relaxed)
     }
 
-    /// Who sent these headers.
+    /// Who sent these headers: the key in `Authorization: Bearer` or `x-api-key`, or else a console session's.
     ///
     /// # Errors
-    /// No key, a wrong one, a revoked one; or a keyless server asked from a web page of elsewhere.
+    /// Status 401: no key where one is needed, an unknown or a revoked one. Status 403: a server without keys, asked
+    /// by another host's name or from another site's page. Status 500: the database fails.
     pub async fn client(&self, headers: &HeaderMap) -> Result<Client, ApiError> {
         let digest = match (secret(headers), self.sessions().of_script(headers)) {
             (Some(secret), _) => digest(secret),

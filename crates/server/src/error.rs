@@ -19,26 +19,26 @@ const SLOW_READER: &str = "slow_reader";
 pub struct ApiError {
     /// HTTP status.
     pub status: StatusCode,
-    /// The vendor's class, such as `invalid_request_error`.
+    /// Class in the vendor's spelling, such as `invalid_request_error`.
     pub kind: &'static str,
-    /// Finer class.
+    /// Finer class, such as `context_length_exceeded`.
     pub code: Option<&'static str>,
     /// One sentence that names the next step.
     pub message: String,
     /// The field at fault.
     pub param: Option<String>,
-    /// When asking again may succeed.
+    /// When asking again may succeed; sent as `Retry-After` in whole seconds, rounded up, one at least.
     pub retry_after: Option<Duration>,
-    /// What is left of the key's limits.
+    /// What is left of the key's limits, where one of them was met.
     pub standing: Option<Box<Standing>>,
 }
 
-/// In whose shape an error is written.
+/// Whose API an error is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// The vendor's, which is OpenAI's.
+    /// OpenAI's Chat Completions, which the vendor's follows: `{"error": {"message", "type", "code", "param"}}`.
     OpenAi,
-    /// Anthropic's.
+    /// Anthropic's Messages: `{"type": "error", "error": {"type", "message"}}`.
     Anthropic,
 }
 
@@ -50,14 +50,14 @@ impl ApiError {
         Self { status, kind, code: None, message: message.into(), param: None, retry_after: None, standing }
     }
 
-    /// The request is wrong.
+    /// Status 400: the request is wrong, in the field `param` where one can be named.
     #[must_use]
     pub fn invalid(param: Option<&str>, message: impl Into<String>) -> Self {
         let param = param.map(str::to_owned);
         Self { param, ..Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message) }
     }
 
-    /// No key where one is needed.
+    /// Status 401: no key where one is needed.
     #[must_use]
     pub fn no_key() -> Self {
         let message = "no API key was sent; send the header `Authorization: Bearer sk-...` (or `x-api-key`); \
@@ -65,7 +65,7 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", message)
     }
 
-    /// A key that is unknown or revoked.
+    /// Status 401: a key that is unknown or revoked; `why` follows the words "the API key".
     #[must_use]
     pub fn wrong_key(why: &str) -> Self {
         let message =
@@ -74,14 +74,14 @@ impl ApiError {
         Self { code, ..Self::new(StatusCode::UNAUTHORIZED, "incorrect_api_key_error", message) }
     }
 
-    /// A key with nothing left to spend.
+    /// Status 429: a key with nothing left to spend.
     #[must_use]
     pub fn exhausted() -> Self {
         let message = "this API key's balance is used up; ask the operator to raise it";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "exceeded_current_quota_error", message)
     }
 
-    /// An id that is not served.
+    /// Status 404: an id that is not served; `served` lists those that are.
     #[must_use]
     pub fn unknown_model(id: &str, served: &str) -> Self {
         let id: String = id.chars().take(100).collect();
@@ -91,14 +91,14 @@ impl ApiError {
         Self { code, param, ..Self::new(StatusCode::NOT_FOUND, "resource_not_found_error", message) }
     }
 
-    /// More work than fits.
+    /// Status 429: more work than fits; worth another try after a second.
     #[must_use]
     pub fn overloaded(message: impl Into<String>) -> Self {
         let retry_after = Some(Duration::from_secs(1));
         Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "engine_overloaded_error", message) }
     }
 
-    /// The server is on its way out.
+    /// Status 503: the server stops; worth another try after five seconds.
     #[must_use]
     pub fn stopping() -> Self {
         let message = "the server is stopping; send the request again in a moment";
@@ -106,7 +106,7 @@ impl ApiError {
         Self { retry_after, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message) }
     }
 
-    /// A reader so slow that its answer would fill this server's memory.
+    /// Status 408: a reader so slow that more than `n_unread_max` events of its answer waited for it.
     #[must_use]
     pub fn slow_reader(n_unread_max: usize) -> Self {
         let message = format!(
@@ -117,13 +117,13 @@ impl ApiError {
         Self { code, ..Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message) }
     }
 
-    /// Whether the client's own pace ended the answer.
+    /// Whether this is [`Self::slow_reader`], the one failure whose tokens are charged.
     #[must_use]
     pub fn is_slow_reader(&self) -> bool {
         self.code == Some(SLOW_READER)
     }
 
-    /// Something broke here; the cause goes to the log, not to the client.
+    /// Status 500: something broke here; the cause goes to the log, not to the client.
     #[must_use]
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed inside the server");
@@ -131,7 +131,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
 
-    /// The body in the vendor's shape.
+    /// The body in OpenAI's shape.
     #[must_use]
     pub fn openai(&self) -> openai::ErrorBody {
         openai::ErrorBody {
@@ -160,7 +160,7 @@ impl ApiError {
         anthropic::ErrorDetail { kind: kind.to_owned(), message: self.message.clone() }
     }
 
-    /// The whole response.
+    /// The whole response: status, body, `Retry-After` and `x-ratelimit-*` where they are known.
     #[must_use]
     pub fn response(&self, shape: Shape) -> Response {
         let mut headers = HeaderMap::new();
@@ -188,7 +188,7 @@ fn number(value: u64) -> HeaderValue {
     HeaderValue::from(value)
 }
 
-/// Writes the `x-ratelimit-*` headers of the limits that a key has.
+/// Writes the `x-ratelimit-*` headers of the limits that a key has; `reset` in whole seconds, rounded up.
 pub fn standing_headers(standing: &Standing, headers: &mut HeaderMap) {
     let mut put = |what: &str, left: Option<Left>| {
         let Some(left) = left else { return };

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Who asks, for what, since when.
+/// A request whose body is read: who asks, for what, since when.
 pub struct Ask {
-    /// The server.
+    /// What the endpoints share.
     pub app: App,
     /// Who asks.
     pub client: Client,
-    /// Id of the request.
+    /// Id of the request, as `x-request-id` tells it.
     pub request_id: String,
     /// Path of the endpoint.
     pub route: &'static str,
@@ -50,10 +50,12 @@ impl Ask {
         if balance.is_some_and(|balance| balance.nano <= 0) { Err(ApiError::exhausted()) } else { Ok(()) }
     }
 
-    /// Begins a chat request with `n_choices` choices.
+    /// Begins a chat request with `n_choices` choices, each token with `top_logprobs` alternatives where they are
+    /// asked for; without a `model` the app's first serves it.
     ///
     /// # Errors
-    /// Whatever keeps it from beginning; then nothing is charged.
+    /// A model that is not on offer, a request that it cannot take, a limit or balance that is used up, a server that
+    /// stops or fails; then nothing is charged.
     pub async fn chat(
         self,
         model: Option<&str>,
@@ -84,10 +86,12 @@ impl Ask {
         }
     }
 
-    /// Begins raw completions: every prompt with `n_choices` choices.
+    /// Begins raw completions: every prompt with `n_choices` choices, choice `i` drawn with `seed + i`; without a
+    /// seed one is drawn.
     ///
     /// # Errors
-    /// Whatever keeps them from beginning; then nothing is charged.
+    /// A model served elsewhere, a limit or balance that is used up, a full or stopping engine, a database that
+    /// fails; then nothing is charged.
     pub async fn local(
         self,
         id: &str,
@@ -163,7 +167,7 @@ impl Ask {
 /// Bytes of a request up to which its work takes less time than handing it to another thread.
 const SMALL_BYTES: usize = 16 << 10;
 
-/// Runs the work of a request of `n_bytes` here where it is small, else off the async threads.
+/// Runs the work of a request of `n_bytes` here up to 16 KiB, else off the async threads.
 ///
 /// # Errors
 /// As [`blocking`].
@@ -177,7 +181,7 @@ pub async fn sized<T: Send + 'static>(
 /// Runs work that takes milliseconds off the async threads.
 ///
 /// # Errors
-/// What the work said, or a 500 where it panicked.
+/// What the work said, or status 500 where it panicked.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -251,19 +255,19 @@ impl Drop for Meter {
 }
 
 impl Answers {
-    /// Number of choices.
+    /// Number of choices, of all prompts together.
     #[must_use]
     pub fn n_choices(&self) -> usize {
         self.meter.progress.len()
     }
 
-    /// The counts so far, of all choices together.
+    /// Tokens used so far, of all choices together.
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.meter.usage()
     }
 
-    /// What is left of the key's limits.
+    /// What was left of the key's limits when the request was let in.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.meter.permit.as_ref().map(|permit| permit.standing).unwrap_or_default()
@@ -281,10 +285,10 @@ impl Answers {
         &self.meter.request_id
     }
 
-    /// All choices in full.
+    /// All choices in full, by number.
     ///
     /// # Errors
-    /// The first choice that failed.
+    /// What the first choice that fails says; status 500 where one ends without a last piece.
     pub async fn whole(&mut self) -> Result<Vec<Folded>, ApiError> {
         let mut replies = vec![(Reply::default(), Vec::new(), None); self.n_choices()];
         while let Some((choice, piece)) = self.next().await {

@@ -35,33 +35,33 @@ struct Bucket {
 /// What is left of a limit, for the `x-ratelimit-*` headers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Left {
-    /// The limit, per minute.
+    /// The limit, requests or tokens a minute.
     pub limit: u32,
-    /// What may be used now.
+    /// Requests or tokens that may be used now.
     pub remaining: u32,
-    /// Until the bucket is full again.
+    /// Time until the bucket is full again.
     pub reset: Duration,
 }
 
-/// What is left of a key's limits.
+/// What is left of a key's limits a minute; `None` where it has no such limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Standing {
-    /// Requests.
+    /// Its requests.
     pub requests: Option<Left>,
-    /// Tokens.
+    /// Its tokens, prompt and generated.
     pub tokens: Option<Left>,
 }
 
 /// Why a key must wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Refusal {
-    /// Which limit.
+    /// Which limit: `requests at once`, `requests a minute` or `tokens a minute`.
     pub what: &'static str,
-    /// Its value.
+    /// Its value, in what `what` counts.
     pub limit: u32,
-    /// When asking again may succeed.
+    /// Time after which asking again may succeed.
     pub retry_after: Duration,
-    /// What is left.
+    /// What is left of all limits.
     pub standing: Standing,
 }
 
@@ -124,7 +124,8 @@ impl Limiter {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request of `n_tokens` prompt tokens in, or says when to come again.
+    /// Lets a request of `n_tokens` prompt tokens in, or says when to come again. A request of more tokens than a
+    /// minute's worth is let in by a full bucket.
     ///
     /// # Errors
     /// The limit that was met; nothing was taken then.
@@ -159,7 +160,7 @@ impl Limiter {
 }
 
 impl Permit {
-    /// Takes tokens that were generated.
+    /// Takes generated tokens from the key's bucket, below zero too; a key without a limit has none to take from.
     pub fn take_tokens(&self, n_tokens: u64) {
         if let Some(bucket) = self.limiter.keys().get_mut(&self.key_id).and_then(|b| b.tokens.as_mut()) {
             bucket.level -= n_tokens as f64;

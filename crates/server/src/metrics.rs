@@ -33,7 +33,7 @@ impl Metrics {
     /// A fresh set, all zero.
     ///
     /// # Errors
-    /// When two figures have one name, which a test rules out.
+    /// When two figures have one name or one is ill-named: never, as the names are fixed.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let buckets = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
@@ -92,17 +92,17 @@ impl Metrics {
         self.registry.register(Box::new(self.engine.clone()))
     }
 
-    /// A request was answered.
+    /// A request was answered with this HTTP status; `route` is the path as mounted, never a client's own words.
     pub fn request(&self, route: &str, status: u16) {
         self.requests.with_label_values(&[route, &status.to_string()]).inc();
     }
 
-    /// An answer began.
+    /// An answer began: one more is open.
     pub fn begun(&self) {
         self.open_streams.inc();
     }
 
-    /// An answer ended.
+    /// An answer ended: one fewer is open, and its tokens count.
     pub fn ended(&self, model: &str, usage: Usage) {
         self.open_streams.dec();
         for (kind, n) in [
@@ -115,8 +115,8 @@ impl Metrics {
         }
     }
 
-    /// The first piece of an answer came, `delivery` after the engine gave its token, which had been asked for after
-    /// the server's own work of `prepare`.
+    /// The first piece of an answer came, `since` the request's last byte. `prepare` passed from that byte to the
+    /// engine's channel, `delivery` from the engine's token to this piece; `None` where no engine of ours gave it.
     pub fn first_piece(&self, class: &str, since: Duration, prepare: Duration, delivery: Option<Duration>) {
         self.prepare.observe(prepare.as_secs_f64());
         if let Some(delivery) = delivery {
@@ -126,15 +126,15 @@ impl Metrics {
         self.ttft.with_label_values(&[class]).observe(since.as_secs_f64());
     }
 
-    /// A later piece came.
+    /// A later piece of an answer came, `since` the one before it.
     pub fn next_piece(&self, class: &str, since: Duration) {
         self.inter_token.with_label_values(&[class]).observe(since.as_secs_f64());
     }
 
-    /// Everything in Prometheus' text form.
+    /// All figures in Prometheus' text format 0.0.4, with the books of `engine` as they stand.
     ///
     /// # Errors
-    /// When a figure cannot be written.
+    /// When the encoder refuses a figure.
     pub fn text(&self, engine: Option<&EngineHandle>) -> Result<String, prometheus::Error> {
         if let Some(engine) = engine {
             self.read_engine(&engine.stats());

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
-/// Connections at once; later ones wait in the system's queue.
+/// Connections at once; later ones wait in the system's queue until one ends.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Time that a request's head may take to come.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -49,7 +49,8 @@ impl From<TcpListener> for Door {
     }
 }
 
-/// Serves until `stop` is ready, then takes no more and gives running answers `drain` to end; whether all did.
+/// Serves HTTP/1 until `stop` is ready, then takes no more and gives running answers `drain` to end; returns whether
+/// all did. The ledger is written to its end before it returns.
 pub async fn serve(
     door: impl Into<Door>,
     app: App,

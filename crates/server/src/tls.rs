@@ -62,7 +62,7 @@ pub enum TlsError {
     },
 }
 
-/// Makes connections speak TLS 1.2 or 1.3; clones are the same.
+/// Makes connections speak TLS 1.2 or 1.3, with HTTP/1.1 by ALPN; clones are the same.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,

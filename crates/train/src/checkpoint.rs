@@ -1,4 +1,5 @@
-//! What a run can go on from: weights, optimizer and place in the recipe, in one safetensors file.
+//! What a run can go on from: weights, optimizer and place in the recipe, in one safetensors file of F32 tensors, the
+//! config and the place in its metadata.
 //!
 //! A file appears under its name only when it is whole and on the disk; until then the one before it stays. The last
 //! [`KEPT`] are kept.
@@ -33,7 +34,7 @@ pub struct Position {
     pub step: u64,
     /// Steps that it has.
     pub n_steps: u64,
-    /// Next sequence of its feed.
+    /// Index of the next sequence of its feed.
     pub sequence: u64,
     /// Steps done in all stages.
     pub total_step: u64,
@@ -53,7 +54,7 @@ pub enum CheckpointError {
         path: String,
         /// Why.
         cause: io::Error,
-        /// The checkpoint before it.
+        /// The checkpoint before it, which is kept.
         previous: Option<PathBuf>,
     },
     /// The file cannot be read, or is none of ours.
@@ -71,7 +72,7 @@ pub enum CheckpointError {
     OtherConfig {
         /// The file.
         path: String,
-        /// The first key that differs.
+        /// The first key that differs, with both values.
         difference: String,
     },
     /// Another optimizer's memory.
@@ -81,9 +82,9 @@ pub enum CheckpointError {
     OtherOptimizer {
         /// The file.
         path: String,
-        /// Its optimizer.
+        /// Name of its optimizer.
         found: String,
-        /// The recipe's.
+        /// Name of the recipe's.
         expected: &'static str,
     },
 }
@@ -105,7 +106,7 @@ pub struct Checkpoint {
     pub position: Position,
 }
 
-/// The run's whole checkpoints, oldest first.
+/// Paths of the whole checkpoints of the run in the folder `run`, oldest first; none where it cannot be read.
 pub fn list(run: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(run.join(FOLDER)) else { return Vec::new() };
     let is_ours = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "safetensors");
@@ -114,10 +115,12 @@ pub fn list(run: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Save what a run has; older checkpoints than the last [`KEPT`] are removed.
+/// Save what the run in the folder `run` has, as a file that is named by its [`Position::total_step`]; older checkpoints
+/// than the last [`KEPT`] are removed.
 ///
 /// # Errors
-/// A full disk or a place that cannot be written; then every earlier checkpoint is still there.
+/// [`CheckpointError::Write`]: a full disk or a place that cannot be written; then every earlier checkpoint is still
+/// there.
 pub fn save(
     run: &Path,
     recipe: &Recipe,
@@ -138,10 +141,10 @@ pub fn save(
     Ok(path)
 }
 
-/// Write `bytes` so that `path` holds all of them or what it held before.
+/// Write `bytes` so that `path` holds all of them or what it held before; its folder is made where it is missing.
 ///
 /// # Errors
-/// What the system says; nothing is left behind.
+/// The system's; nothing is left behind.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -200,7 +203,8 @@ fn encode(
 /// optimizer.
 ///
 /// # Errors
-/// A file that is not whole, or another model's, or another optimizer's.
+/// [`CheckpointError::Read`] for a file that is not whole, [`CheckpointError::OtherConfig`] for another model's,
+/// [`CheckpointError::OtherOptimizer`] for another optimizer's.
 pub fn load(
     path: &Path,
     config: &Config,
@@ -249,10 +253,10 @@ pub fn load(
     Ok(Checkpoint { params, state, position })
 }
 
-/// The config that a checkpoint carries: its text.
+/// The text of the model's `config.json` that a checkpoint carries.
 ///
 /// # Errors
-/// A file that is not whole.
+/// [`CheckpointError::Read`]: a file that is not whole.
 pub fn config_text(path: &Path) -> Result<String, CheckpointError> {
     let bad = |cause: String| CheckpointError::Read { path: path.display().to_string(), cause };
     let bytes = fs::read(path).map_err(|e| bad(e.to_string()))?;

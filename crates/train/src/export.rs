@@ -23,7 +23,7 @@ pub enum RunExportError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Its config cannot.
+    /// The config in it cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The files cannot be written.
@@ -44,17 +44,17 @@ pub enum RunExportError {
 pub struct Exported {
     /// The checkpoint it came from.
     pub checkpoint: PathBuf,
-    /// Steps it had done.
+    /// Steps that it had done, of all stages.
     pub total_step: u64,
     /// Whether the experts are INT4.
     pub is_int4: bool,
 }
 
 /// Write the weights of the last checkpoint of `run` into the folder `out`: INT4 experts where `is_int4`, else F32;
-/// with the tokenizer's files where the run has them.
+/// with the tokenizer's files where the run has them ([`TOKENIZER`]).
 ///
 /// # Errors
-/// One sentence; what stood in `out` is there still.
+/// [`RunExportError`]: no checkpoint, one that cannot be read, or a folder that cannot be written.
 pub fn export(run: &Path, out: &Path, is_int4: bool) -> Result<Exported, RunExportError> {
     let path = checkpoint::list(run).pop();
     let path = path.ok_or_else(|| RunExportError::Empty { run: run.display().to_string() })?;

@@ -21,6 +21,9 @@ pub struct Sequence {
 /// An endless stream of sequences.
 pub trait Feed: Send + Sync {
     /// Sequence `index`, the same at every call. It is at most [`Draw::n_tokens`] plus one tokens long.
+    ///
+    /// # Panics
+    /// Where it cannot be drawn here: a stream with holes would not be the same stream again.
     fn sequence(&self, index: u64) -> Sequence;
 }
 
@@ -51,9 +54,9 @@ pub enum FeedError {
     Vocabulary {
         /// The feed.
         name: String,
-        /// Fewest ids.
+        /// Fewest ids that it takes.
         needed: usize,
-        /// V.
+        /// V of the model.
         found: usize,
     },
     /// The stream is text, and no tokenizer is at hand.
@@ -73,7 +76,8 @@ pub const NAMES: &[&str] = &["copies", "text", "episodes", "turns", "short-turns
 /// Open the stream called `name`. `tokenizer` is the folder with the recipe's rank file, for streams of text.
 ///
 /// # Errors
-/// A name that is not among [`NAMES`], or a vocabulary that the stream cannot be drawn from.
+/// [`FeedError`]: a name that is not among [`NAMES`], a tokenizer that is missing or cannot be read, or a vocabulary
+/// that is too small for the stream.
 pub fn open(name: &str, draw: Draw, tokenizer: Option<&Path>) -> Result<Arc<dyn Feed>, FeedError> {
     match name {
         "copies" if draw.vocab_size < COPIES_VOCAB_MIN => Err(FeedError::Vocabulary {
@@ -115,7 +119,8 @@ impl Feed for Stream {
     }
 }
 
-/// Sequences put behind each other as the model takes them: every token but the last predicts its successor.
+/// Sequences put behind each other as the model takes them: every token but the last predicts its successor. One of
+/// fewer than two tokens is left out.
 pub fn pack(sequences: &[Sequence]) -> Batch {
     let mut batch = Batch::default();
     for sequence in sequences {

@@ -24,34 +24,34 @@ pub struct Record {
     pub tokens: u64,
     /// Seconds spent in all legs.
     pub seconds: f64,
-    /// Mean loss of the weighted tokens, in nats.
+    /// Mean loss of the weighted tokens, nats a token.
     pub loss: f64,
     /// Share of the weighted tokens whose likeliest successor was right.
     pub accuracy: f64,
-    /// Learning rate.
+    /// Learning rate of the step; AdamW's tensors have their own where the stage names one.
     pub lr: f32,
     /// Tokens per second of this step.
     pub tokens_per_s: f64,
-    /// Largest attention logit of each layer.
+    /// Largest attention logit of each layer, after the softmax scale `[L]`.
     pub max_logit: Vec<f32>,
-    /// Heads that QK-Clip scaled, of each layer.
+    /// Number of heads that QK-Clip scaled in each layer `[L]`.
     pub n_clipped: Vec<usize>,
     /// Load of the busiest expert over the mean load, of each layer with experts.
     pub load_max: Vec<f64>,
-    /// Experts that no token chose, of each layer with experts.
+    /// Number of experts that no token chose, of each layer with experts.
     pub n_dead: Vec<usize>,
-    /// Norm of the gradient of Muon's tensors.
+    /// Euclidean norm of the gradient of Muon's tensors together.
     pub grad_norm_muon: f64,
-    /// Norm of the gradient of AdamW's tensors, before clipping.
+    /// Euclidean norm of the gradient of AdamW's tensors together, before clipping.
     pub grad_norm_adamw: f64,
     /// Mean sequence-wise balance loss, without its factor.
     pub seq_aux: f64,
     /// Whether the weights were seen quantised.
     pub is_quantised: bool,
-    /// Mean loss on held-out sequences, where it was measured.
+    /// Mean loss on held-out sequences, nats a token, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out_loss: Option<f64>,
-    /// Accuracy on held-out sequences, where it was measured.
+    /// `accuracy` on held-out sequences, where it was measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub held_out_accuracy: Option<f64>,
     /// Share of the held-out turns whose every token was the likeliest, where sequences hold several turns.
@@ -72,7 +72,7 @@ impl Log {
     /// checkpoint, are dropped.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's, where the log cannot be read or written.
     pub fn open(run: &Path, total_step: u64) -> io::Result<Log> {
         let path = run.join(FILE);
         if path.exists() {
@@ -87,25 +87,25 @@ impl Log {
         Ok(Log { path, file })
     }
 
-    /// Add a line.
+    /// Add a line. It is not forced to the disk.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's.
     pub fn add(&mut self, record: &Record) -> io::Result<()> {
         let line = serde_json::to_string(record)? + "\n";
         self.file.write_all(line.as_bytes())
     }
 
-    /// Where it stands.
+    /// Path of the log.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The records of a log; a last line that was cut off is left out.
+/// The records of a log; lines that are no record, as a last one that was cut off, are left out.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// The system's, where the file cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())

@@ -3,7 +3,7 @@
 use crate::feed::{self, Draw, pack};
 use crate::optim::{self, Norms, Optimizer, Settings, Update, muon};
 use crate::recipe::Recipe;
-use crate::run::RunError;
+use crate::run::{RunError, trainer};
 use perilune_kernels::cpu::Cpu;
 use perilune_model::config::Config;
 use perilune_model::train::{Options, ParamClass, Parameters, Pass};
@@ -16,11 +16,11 @@ const PROBE_TOKENS: usize = 4_096;
 /// A recipe in figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Parameters.
+    /// Number of parameters.
     pub n_parameters: u64,
-    /// Parameters that multiply a token's activations: those it passes, the embedding left out.
+    /// Number of parameters that multiply a token's activations: those it passes, the embedding left out.
     pub n_active: u64,
-    /// Runs of a sweep; 1 otherwise.
+    /// Number of runs of a sweep; 1 otherwise.
     pub n_runs: usize,
     /// The stages of the (first) run.
     pub stages: Vec<StagePlan>,
@@ -28,9 +28,9 @@ pub struct Plan {
     pub tokens: u64,
     /// Optimizer steps of all runs.
     pub steps: u64,
-    /// Floating-point operations of all runs.
+    /// Floating-point operations of all runs, forward, backward and update.
     pub flops: f64,
-    /// Bytes of a checkpoint.
+    /// Bytes of a checkpoint's tensors.
     pub checkpoint_bytes: u64,
     /// Seconds of all runs.
     pub seconds: f64,
@@ -45,11 +45,11 @@ pub struct Plan {
 pub struct StagePlan {
     /// Its name.
     pub name: String,
-    /// Tokens.
+    /// Tokens that it trains on.
     pub tokens: u64,
-    /// Optimizer steps.
+    /// Optimizer steps that it takes.
     pub steps: u64,
-    /// Floating-point operations.
+    /// Floating-point operations, forward, backward and update.
     pub flops: f64,
 }
 
@@ -57,9 +57,10 @@ impl Plan {
     /// The plan; its time from the recipe's own figure, or from a probe of a few seconds on `n_threads`.
     ///
     /// # Errors
-    /// A recipe that cannot be begun.
+    /// [`RunError`]: a `from` that cannot be begun with; where the speed has to be probed, a feed that cannot be opened or a
+    /// pass that cannot run.
     pub fn new(recipe: &Recipe, n_threads: usize) -> Result<Plan, RunError> {
-        let params = Parameters::zeros(&recipe.config);
+        let params = trainer::first_weights(recipe)?;
         let tokens_per_s = match recipe.tokens_per_s {
             Some(speed) => speed,
             None => probe(recipe, n_threads)?,

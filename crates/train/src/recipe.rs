@@ -32,6 +32,8 @@ pub struct Recipe {
     pub config_text: String,
     /// Folder with `tiktoken.model` and its sisters, for feeds of text and for the export.
     pub tokenizer: Option<PathBuf>,
+    /// Folder of a published checkpoint of the same shape, whose weights the run begins with instead of random ones.
+    pub from: Option<PathBuf>,
     /// Seed of first weights and of data.
     pub seed: u64,
     /// What changes the weights.
@@ -225,6 +227,7 @@ fn one() -> f64 {
 struct File {
     model: PathBuf,
     tokenizer: Option<PathBuf>,
+    from: Option<PathBuf>,
     #[serde(default)]
     seed: u64,
     #[serde(default = "muonclip")]
@@ -311,6 +314,7 @@ impl Recipe {
             config,
             config_text,
             tokenizer: file.tokenizer.map(|tokenizer| folder.join(tokenizer)),
+            from: file.from.map(|from| folder.join(from)),
             seed: file.seed,
             optimizer: file.optimizer,
             stages: file.stages,

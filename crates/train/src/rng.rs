@@ -12,7 +12,7 @@ impl Rng {
         Rng(seed)
     }
 
-    /// A seed for part `part` of what `seed` rules.
+    /// A seed for part `part` of what `seed` rules: a pure function of both.
     pub fn mixed(seed: u64, part: u64) -> u64 {
         Rng(Rng(seed).bits() ^ part.wrapping_mul(GOLDEN)).bits()
     }
@@ -25,7 +25,7 @@ impl Rng {
         x ^ x >> 31
     }
 
-    /// A whole number below `n`, which is above 0; its bias is below `n / 2^64`.
+    /// A whole number below `n`, 0 where `n` is 0; its bias is below `n / 2^64`.
     pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }

@@ -2,7 +2,7 @@
 
 use crate::recipe::{DecayShape, Stage};
 
-/// Share of the stage's learning rate that step `step` (from 0) of `n_steps` takes.
+/// Share, from 0 to 1, of the stage's learning rate that step `step` (from 0) of `n_steps` takes.
 ///
 /// The rise ends at 1 with its last step, the fall at `decay_to` with the last step of the stage.
 pub fn factor(stage: &Stage, step: u64, n_steps: u64) -> f32 {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const CURVE_STEPS: usize = 40;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// What the view remembers.
+/// What the view remembers: the losses of the last 40 steps and the newest held-out measures.
 #[derive(Default)]
 pub struct View {
     losses: VecDeque<f64>,

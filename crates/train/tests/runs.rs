@@ -5,8 +5,10 @@
 mod common;
 
 use common::{Notebook, leg, recipe};
-use perilune_train::checkpoint;
-use perilune_train::run::{self, Ended, RunError};
+use perilune_model::checkpoint::Checkpoint;
+use perilune_model::train::Parameters;
+use perilune_train::run::{self, Ended, RunError, Trainer};
+use perilune_train::{checkpoint, export};
 use safetensors::SafeTensors;
 use std::path::Path;
 
@@ -178,4 +180,40 @@ fn a_recipe_goes_on_behind_the_last_step_of_another() {
         notebook.records.first().map(|r| (r.stage.as_str(), r.step, r.total_step)),
         Some(("second", 1, 7))
     );
+}
+
+/// A packed checkpoint's weights, rounded as a stage with `quant` rounds them, are themselves: the first step sees what the
+/// file holds, and what does not fit is told before anything is written.
+#[test]
+fn a_recipe_begins_with_the_weights_of_a_published_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, base) = (folder.path().join("run"), folder.path().join("base"));
+    run::run(&recipe(folder.path(), TWO_STAGES), &leg(&out, false, 1), &mut Notebook::default()).unwrap();
+    export::export(&out, &base, true).unwrap();
+    let (_, second) = TWO_STAGES.split_at(TWO_STAGES.rfind("[[stage]]").unwrap());
+    let from = format!("from = \"base\"\n{second}");
+    let trainer = Trainer::new(recipe(folder.path(), &from), 1).unwrap();
+    let held = Parameters::from_checkpoint(&Checkpoint::open(&base).unwrap()).unwrap();
+    assert!(trainer.params().flat() == held.flat());
+    let again = folder.path().join("again");
+    let run = |stages: &str| {
+        let ended = run::run(&recipe(folder.path(), stages), &leg(&again, true, 1), &mut Notebook::default());
+        ended.map(|_| ()).map_err(|error| error.to_string())
+    };
+    run(&from).unwrap();
+    let exported = folder.path().join("exported");
+    export::export(&again, &exported, true).unwrap();
+    let after = Parameters::from_checkpoint(&Checkpoint::open(&exported).unwrap()).unwrap();
+    assert!(after.flat() != held.flat(), "it learns on");
+
+    std::fs::remove_dir_all(&again).unwrap();
+    let config = base.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    assert!(text.contains("\"rope_theta\": 50000.0"));
+    std::fs::write(&config, text.replace("\"rope_theta\": 50000.0", "\"rope_theta\": 10000.0")).unwrap();
+    let error = run(&from).unwrap_err();
+    assert!(error.contains("base") && error.contains("another shape") && !error.contains('\n'), "{error}");
+    let error = run(&from.replace("base", "nowhere")).unwrap_err();
+    assert!(error.contains("`from`") && error.contains("nowhere") && !error.contains('\n'), "{error}");
+    assert!(checkpoint::list(&again).is_empty());
 }

@@ -14,33 +14,33 @@ const FRAME: Duration = Duration::from_millis(40);
 /// A recording, as a strip of lines that the screen moves down along.
 #[derive(Debug)]
 pub struct Film {
-    /// The terminal.
+    /// Size of the terminal.
     pub size: Size,
     /// Versions of lines, by the time they came.
     pub lines: Vec<Line>,
-    /// From when on how many lines have left the screen at its top.
+    /// From when on, since the start, how many lines have left the screen at its top.
     pub scrolls: Vec<(Duration, u16)>,
-    /// Time of the last change.
+    /// Time of the last change, since the start.
     pub length: Duration,
 }
 
 /// One version of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Row from the first line of the recording.
+    /// Row, from 0 at the first line of the recording.
     pub row: u16,
-    /// When it came.
+    /// When it came, since the start.
     pub from: Duration,
-    /// When another version took its place.
+    /// When another version took its place; `None` for the last.
     pub until: Option<Duration>,
-    /// Its text, none where the line is empty.
+    /// Its text from left to right; never empty in a film.
     pub spans: Vec<Span>,
 }
 
 /// Neighbouring characters in one style.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Column of the first character.
+    /// Column of the first character, from 0.
     pub column: u16,
     /// Columns that it takes.
     pub width: u16,
@@ -57,13 +57,13 @@ pub struct Style {
     pub ink: Color,
     /// Colour behind them.
     pub paper: Color,
-    /// Strong.
+    /// Whether they are strong.
     pub bold: bool,
-    /// Faint.
+    /// Whether they are faint.
     pub dim: bool,
-    /// Slanted.
+    /// Whether they are slanted.
     pub italic: bool,
-    /// With a line beneath.
+    /// Whether they have a line beneath.
     pub underline: bool,
 }
 

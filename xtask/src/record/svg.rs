@@ -27,7 +27,7 @@ const RULES: &str = "@keyframes h{from,to{visibility:hidden}}@keyframes v{from,t
 .o{visibility:hidden}.d{opacity:.62}.b{font-weight:bold}.i{font-style:italic}.u{text-decoration:underline}\
 text{white-space:pre}@media(prefers-reduced-motion:reduce){*{animation:none!important}}";
 
-/// The film as the text of an SVG file.
+/// The film as the text of an SVG file, `title` for readers who do not see it.
 pub fn draw(film: &Film, title: &str) -> String {
     let (width, height) = (f64::from(film.size.columns) * COLUMN_PX, f64::from(film.size.rows) * ROW_PX);
     let (outer_width, outer_height) = (width + 2.0 * MARGIN_PX, height + 2.0 * MARGIN_PX);

@@ -13,9 +13,9 @@ const READ_BYTES: usize = 1 << 16;
 /// Columns and rows of a terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
-    /// Characters of a row.
+    /// Characters in a row.
     pub columns: u16,
-    /// Rows of the screen.
+    /// Rows on the screen.
     pub rows: u16,
 }
 

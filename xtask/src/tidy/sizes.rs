@@ -19,9 +19,9 @@ pub struct Length {
     pub subject: String,
     /// Path from the repository root.
     pub path: String,
-    /// Where it starts.
+    /// Line that it starts in, from 1.
     pub line: usize,
-    /// How many lines it has.
+    /// Number of its lines.
     pub lines: usize,
 }
 

@@ -23,7 +23,7 @@ impl Tree {
     /// The files under `root` that git tracks or would track; files that are not UTF-8 are left out.
     ///
     /// # Errors
-    /// When `root` is no git work tree or a file cannot be read.
+    /// When git is not there, `root` is no work tree of it, or a file cannot be read.
     pub fn read(root: &Path) -> Result<Self> {
         let list = Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])

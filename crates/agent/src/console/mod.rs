@@ -30,7 +30,7 @@ use maud::{Markup, PreEscaped, html};
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-/// Where the pages are mounted.
+/// Path that the pages are mounted at.
 pub const ROOT: &str = "/console/runs";
 /// Characters of a task in a list.
 const TASK_CHARS: usize = 160;
@@ -45,16 +45,16 @@ pub trait Frame: Send + Sync {
     /// A whole document with this title around `body`, which is HTML.
     fn page(&self, request: &Extensions, title: &str, body: &str) -> String;
 
-    /// HTML of the hidden fields that every form must carry.
+    /// HTML of the hidden fields that every form must carry, so that the console takes it.
     fn form_fields(&self, request: &Extensions) -> String;
 
-    /// A time, milliseconds since 1970, as the console writes it.
+    /// A Unix time in milliseconds, as the console writes it.
     fn time(&self, ms: u64) -> String;
 
     /// A number as the console writes it.
     fn count(&self, n: u64) -> String;
 
-    /// A size, bytes, as the console writes it.
+    /// A size in bytes, as the console writes it.
     fn bytes(&self, n: u64) -> String;
 }
 
@@ -82,7 +82,7 @@ impl From<JournalError> for Problem {
     }
 }
 
-/// The pages, beneath [`ROOT`].
+/// The pages, beneath [`ROOT`]; without a login of their own, which the mounting router must add.
 pub fn routes<S: Clone + Send + Sync + 'static>(pages: Pages) -> Router<S> {
     Router::new()
         .route(ROOT, get(list::show))
@@ -110,7 +110,7 @@ async fn asset(Path(name): Path<String>) -> Response {
 }
 
 impl Pages {
-    /// Pages on the runs in the folder `runs`.
+    /// Pages on the runs in the folder `runs`, a folder each; it need not be there yet.
     #[must_use]
     pub fn new(runs: &FilePath, frame: Arc<dyn Frame>) -> Self {
         Self { runs: Arc::new(Runs::new(runs)), frame, starter: None }

@@ -22,14 +22,15 @@ pub trait Starter: Send + Sync {
     /// The folder that every workspace lies in.
     fn root(&self) -> &Path;
 
-    /// Starts a run that asks its questions in the inbox; its name. `workspace` is a folder in [`Starter::root`],
-    /// without links, and `profile` one of [`Starter::profiles`].
+    /// Starts a run that asks its questions in the inbox; returns its name. `workspace` is a folder in
+    /// [`Starter::root`], without links, and `profile` one of [`Starter::profiles`].
     ///
     /// # Errors
     /// One sentence for the person.
     fn start(&self, task: &str, workspace: &Path, profile: &str) -> Result<String, String>;
 
-    /// Takes a run up again by one of [`Starter::profiles`], with at most so many steps where they are given.
+    /// Takes a run up again by one of [`Starter::profiles`]; `n_steps_max` is its new limit, counted from the run's
+    /// first step.
     ///
     /// # Errors
     /// One sentence for the person.

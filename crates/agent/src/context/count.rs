@@ -4,7 +4,7 @@ use perilune_chat::message::Conversation;
 
 /// Counts tokens as the model will.
 pub trait TokenCounter {
-    /// Tokens of the prompt of a conversation.
+    /// Tokens of the prompt of a conversation: its messages, its tools and what the template adds.
     fn conversation(&self, conversation: &Conversation) -> usize;
 
     /// Tokens of a text inside a message.
@@ -16,7 +16,8 @@ const BYTES_PER_TOKEN: usize = 3;
 /// Tokens around each message.
 const MESSAGE_TOKENS: usize = 8;
 
-/// Estimates from bytes, for models elsewhere.
+/// Estimates from bytes, for models whose tokenizer is not at hand: three bytes a token and eight tokens a message,
+/// so that the estimate is rather too high.
 pub struct Bytes;
 
 impl TokenCounter for Bytes {

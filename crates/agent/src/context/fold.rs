@@ -25,7 +25,7 @@ pub struct View {
     pub conversation: Conversation,
     /// Tokens of its prompt.
     pub n_tokens: usize,
-    /// Something went out of sight just now.
+    /// Whether something went out of sight just now.
     pub is_new_stretch: bool,
 }
 
@@ -39,7 +39,7 @@ pub enum ContextError {
     TooLong {
         /// Tokens of the shortest view.
         n_tokens: usize,
-        /// The budget.
+        /// Tokens that a prompt may have.
         budget_tokens: usize,
     },
     /// The transcript is not a legal dialogue.
@@ -47,10 +47,12 @@ pub enum ContextError {
     Invalid(#[from] message::Invalid),
 }
 
-/// The conversation for the next answer. `folds` is brought up to date when the view would be over the budget.
+/// The conversation for the next answer. When it would be over the budget, `folds` is brought up to date so that it
+/// has at most [`Policy::low_water_tokens`] where that can be reached.
 ///
 /// # Errors
-/// [`ContextError::TooLong`] when nothing more can be left out.
+/// [`ContextError::TooLong`] when nothing more can be left out, [`ContextError::Invalid`] for a transcript that is no
+/// dialogue; `folds` is unchanged then.
 pub fn fit(
     profile: &Profile,
     transcript: &Transcript,

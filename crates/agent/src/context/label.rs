@@ -14,13 +14,13 @@ pub struct Shown {
     pub is_cut: bool,
 }
 
-/// Path of the file that keeps a call and its whole result.
+/// Path, as the model writes it, of the file that keeps call `number` (from 1) and its whole result.
 #[must_use]
 pub fn call_file(number: u64) -> String {
     format!("{OWN_FOLDER}/calls/{number}.txt")
 }
 
-/// The result of call `number` as the model is shown it.
+/// The result of call `number` (from 1) as the model is shown it: at most [`Policy::result_tokens_max`] tokens.
 #[must_use]
 pub fn show(
     number: u64,

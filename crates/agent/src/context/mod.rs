@@ -27,7 +27,7 @@ use crate::tools::{Limits, Registry};
 pub struct Policy {
     /// Tokens of a prompt at most.
     pub budget_tokens: usize,
-    /// Tokens of a prompt after hiding and folding.
+    /// Tokens of a prompt after hiding and folding, at most where that can be reached.
     pub low_water_tokens: usize,
     /// Tokens of one result at most; the rest stays in a file.
     pub result_tokens_max: usize,
@@ -46,7 +46,7 @@ pub struct Profile {
     pub policy: Policy,
     /// How much a tool answers.
     pub limits: Limits,
-    /// How its tokens are drawn where nobody says otherwise.
+    /// Temperature that its tokens are drawn at where nobody says otherwise; 0 takes the likeliest.
     pub temperature: f64,
 }
 
@@ -58,7 +58,7 @@ const RESULT_PERCENT: usize = 10;
 const STANDARD_TEMPERATURE: f64 = 1.0;
 
 impl Profile {
-    /// What the embedded model was trained with.
+    /// What the embedded model was trained with: prompts of 1,280 tokens, answers of 128.
     #[must_use]
     pub fn embedded() -> Self {
         Self {
@@ -75,7 +75,8 @@ impl Profile {
         }
     }
 
-    /// A large model: `context_tokens_max` is what it holds, prompt and answer together.
+    /// A large model: `context_tokens_max` is what it holds, prompt and answer together, of which the answer has
+    /// `reply_tokens_max`.
     #[must_use]
     pub fn standard(context_tokens_max: usize, reply_tokens_max: usize) -> Self {
         let budget_tokens = context_tokens_max.saturating_sub(reply_tokens_max);

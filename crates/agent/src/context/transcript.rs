@@ -12,7 +12,7 @@ pub struct Transcript {
     pub turns: Vec<Turn>,
     /// The plan as the model keeps it.
     pub plan: Option<String>,
-    /// What was let go of.
+    /// The first turns, as far as [`Transcript::forget`] let go of them.
     #[serde(default)]
     pub gone: Gone,
 }
@@ -20,18 +20,18 @@ pub struct Transcript {
 /// The first turns, of which only their number and that of their calls is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gone {
-    /// Turns.
+    /// Their number.
     pub n_turns: usize,
-    /// Their calls.
+    /// Number of their calls.
     pub n_calls: u64,
-    /// Number of the first call and of the last one.
+    /// Numbers, from 1, of their first and of their last call; `None` where they made none.
     pub calls: Option<(u64, u64)>,
 }
 
 /// One answer of the model, and what its calls came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Thinking, sent back with its own calls.
+    /// Thinking, sent back with its own calls for as long as the task goes on.
     pub reasoning: String,
     /// Words beside the calls.
     pub content: String,
@@ -47,9 +47,9 @@ pub struct Turn {
 pub struct Call {
     /// Number in the run, from 1.
     pub number: u64,
-    /// Tool.
+    /// Name of the tool.
     pub name: String,
-    /// Arguments as the model wrote them.
+    /// Arguments as the model wrote them: JSON, valid or not.
     pub arguments: String,
     /// What the model is shown: labelled and cut.
     pub result: String,
@@ -62,13 +62,13 @@ impl Transcript {
         Self { task: task.to_owned(), turns: Vec::new(), plan: None, gone: Gone::default() }
     }
 
-    /// Calls so far.
+    /// Calls so far, those let go of included.
     #[must_use]
     pub fn n_calls(&self) -> u64 {
         self.gone.n_calls + self.turns.iter().map(|turn| turn.calls.len() as u64).sum::<u64>()
     }
 
-    /// Turns so far.
+    /// Turns so far, those let go of included.
     #[must_use]
     pub fn n_turns(&self) -> usize {
         self.gone.n_turns + self.turns.len()

@@ -25,13 +25,13 @@ pub fn data_web(url: &str) -> String {
     format!("[data from {url}]\n")
 }
 
-/// After the part of a result that is shown; `line` is where the file goes on.
+/// After the part of a result that is shown; `line`, from 1, is where the file goes on.
 #[must_use]
 pub fn cut(file: &str, line: usize) -> String {
     format!("\n(cut; {file} goes on from {line})")
 }
 
-/// After the last line of a page, where the file has more.
+/// After the last line of a page, where the file has more: its lines in all, and the next one, from 1.
 #[must_use]
 pub fn page_more(n_lines: usize, next: usize) -> String {
     format!("(of {n_lines} lines; go on from {next})")
@@ -46,7 +46,7 @@ pub fn hidden(file: &str) -> String {
     format!("(hidden; see {file})")
 }
 
-/// In place of whole turns out of sight.
+/// In place of whole turns out of sight, by the numbers of their first and last calls.
 #[must_use]
 pub fn folded(first_call: u64, last_call: u64) -> String {
     format!("(calls {first_call} to {last_call} are folded; see .perilune/calls)")
@@ -57,7 +57,7 @@ pub const PLAN: &str = "plan:\n";
 
 /// Before a remark of the agent itself, at the end of a result.
 pub const REMARK: &str = "\n(note: ";
-/// After it.
+/// After such a remark.
 pub const REMARK_END: &str = ")";
 
 /// Remark after an answer without words and calls.
@@ -90,7 +90,7 @@ pub fn not_json(problem: &str) -> String {
     format!("error: the arguments are not JSON: {problem}")
 }
 
-/// Result of a call of a tool that is not there.
+/// Result of a call of a tool that is not there; `names` lists those that are.
 #[must_use]
 pub fn no_tool(name: &str, names: &str) -> String {
     format!("error: there is no tool {name}; there are {names}")

@@ -30,12 +30,12 @@ pub enum Approval {
     },
     /// No.
     Denied {
-        /// Told to the model.
+        /// One sentence, told to the model.
         reason: String,
     },
     /// There was nobody, and nothing but an answer will do. Never journalled: the question stays open.
     Unanswered {
-        /// Why there is no answer.
+        /// Why there is no answer, in a few words.
         reason: String,
     },
 }
@@ -45,13 +45,13 @@ pub enum Approval {
 pub struct Question {
     /// The call.
     pub call: ProposedCall,
-    /// The rule that asks.
+    /// Name of the rule that asks.
     pub rule: String,
-    /// Why, in one sentence.
+    /// Why it asks, in one sentence for the person.
     pub reason: String,
     /// What holds where nobody answers.
     pub unattended: OnNoAnswer,
-    /// What a yes opens outside the workspace.
+    /// Paths outside the workspace that a yes opens for this call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outside: Vec<Outside>,
 }
@@ -83,14 +83,14 @@ impl Approver for Elsewhere {
     }
 }
 
-/// Asks another, and answers itself when the time is over.
+/// Asks another, and answers by the question's own rule when the time is over.
 pub struct Timed<P: ?Sized> {
     inner: Arc<P>,
     wait: Duration,
 }
 
 impl<P: ?Sized> Timed<P> {
-    /// Waits `wait` for `inner`.
+    /// Waits `wait` for `inner`, for each question anew.
     #[must_use]
     pub fn new(inner: Arc<P>, wait: Duration) -> Self {
         Self { inner, wait }

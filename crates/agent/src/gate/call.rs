@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 /// One call before its decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProposedCall {
-    /// The run's id.
+    /// Name of the run.
     pub run: String,
-    /// The call's number in the run, from 0.
+    /// The call's number in the run, from 0: one less than its number in the journal.
     pub step: u64,
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: String,
     /// The tool's effect class.
     pub effect: Effect,
@@ -38,7 +38,7 @@ impl ProposedCall {
     }
 }
 
-/// What a repetition of an attempt would do.
+/// What a repetition of an attempt would do, and so what happens to one whose outcome a crash hid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {

@@ -84,7 +84,7 @@ pub trait Gate: Send + Sync {
     /// changes nothing. Paths stand in the call as they led when it was decided ([`ProposedCall::led_to`]).
     ///
     /// # Errors
-    /// The policy's file cannot be written.
+    /// [`GateError::NotWritten`]: the policy's file cannot be written.
     fn remember(&self, call: &ProposedCall, approval: &Approval) -> Result<(), GateError>;
 
     /// Takes in an answer that an earlier process of the run has remembered.
@@ -97,7 +97,7 @@ pub trait Gate: Send + Sync {
 }
 
 /// Which files a tool may read that comes upon them without being told their names, as a search does: those
-/// whose reading needs nobody's answer. Goes into the tools' scope.
+/// whose reading needs nobody's answer. Goes into the tools' scope ([`crate::tools::Scope::may_read`]).
 #[must_use]
 pub fn may_read(gate: Arc<dyn Gate>, run: &str) -> MayRead {
     let run = run.to_owned();

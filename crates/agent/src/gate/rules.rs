@@ -39,7 +39,7 @@ impl PolicyGate {
     /// yet, the standard policy holds, and the first answer writes it.
     ///
     /// # Errors
-    /// [`PolicyError`]
+    /// [`PolicyError`]: the file is there and cannot be read, or holds no policy that holds.
     pub fn of_file(file: &Path, workspace: Workspace, secrets: Arc<Secrets>) -> Result<Self, PolicyError> {
         let policy = if file.exists() { Policy::load(file)? } else { Policy::standard() };
         let gate = Self { file: Some(file.to_owned()), ..Self::new(policy, workspace, secrets) };

@@ -34,7 +34,7 @@ pub trait Record: Send {
     /// Keeps an event; when this returns it is durable.
     ///
     /// # Errors
-    /// It could not be kept: the call then does not happen.
+    /// Why it could not be kept: the call then does not happen.
     fn record(&mut self, event: &GateEvent) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
@@ -53,23 +53,23 @@ impl<F: Fn(&Map<String, Value>) -> Result<Vec<Resource>, String> + Sync> Prepare
     }
 }
 
-/// What came of it.
+/// What came of settling a call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// The call may happen, with these arguments.
     Go {
         /// The call; its arguments may have been edited.
         call: ProposedCall,
-        /// The rule, or the rule that asked and was answered.
+        /// Name of the rule that allows it, or of the one that asked and was answered.
         rule: String,
-        /// What it may open outside the workspace.
+        /// Paths outside the workspace that it may open.
         outside: Vec<Outside>,
     },
     /// It may not.
     Refused {
         /// One sentence for the model.
         told: String,
-        /// The rule that said so or asked.
+        /// Name of the rule that said so or asked; `edits` where the arguments were edited too often.
         rule: String,
     },
 }
@@ -85,9 +85,9 @@ pub enum GateError {
         "{reason}, and the call of {tool} needs an answer: {question}; resume the run where somebody can give it"
     )]
     Unanswered {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// What was asked.
+        /// Why a person was asked, in one sentence.
         question: String,
         /// Why there is no answer.
         reason: String,
@@ -118,7 +118,7 @@ pub struct Settlement<'a> {
     pub answered: Vec<Answered>,
 }
 
-/// An answer of the journal.
+/// An answer that the journal holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answered {
     /// The answer.
@@ -131,7 +131,8 @@ pub struct Answered {
 /// what it denies stays denied, and only the rule that the editor has just answered does not ask again.
 ///
 /// # Errors
-/// [`GateError`]: nothing may happen.
+/// [`GateError`]: an event was not kept, a question that has to be answered was not, or an answer for always could not
+/// be written. The call does not happen then.
 pub async fn settle(mut with: Settlement<'_>, mut call: ProposedCall) -> Result<Verdict, GateError> {
     let mut given = std::mem::take(&mut with.answered).into_iter();
     let mut edited_under = None;

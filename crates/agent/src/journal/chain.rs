@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 pub struct Row {
     /// Number, from 1 without gaps.
     pub seq: u64,
-    /// When, milliseconds since 1970.
+    /// When it was kept: Unix time, milliseconds.
     pub at_ms: u64,
     /// The event as JSON: the bytes that were hashed.
     pub body: String,
-    /// Link to everything before.
+    /// Its [`link()`] to everything before.
     pub hash: [u8; 32],
 }
 
@@ -23,7 +23,7 @@ pub struct Row {
 pub struct Entry {
     /// Number, from 1 without gaps.
     pub seq: u64,
-    /// When, milliseconds since 1970.
+    /// When it was kept: Unix time, milliseconds.
     pub at_ms: u64,
     /// What happened.
     #[serde(flatten)]
@@ -36,7 +36,7 @@ pub trait Store: Send {
     /// machine as well, with every row before it.
     ///
     /// # Errors
-    /// It is not kept.
+    /// [`JournalError::Io`], or [`JournalError::Corrupt`] where the file is damaged: the row is not kept.
     fn append(&mut self, row: &Row, is_synced: bool) -> Result<(), JournalError>;
 }
 
@@ -50,10 +50,10 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal over what `rows` a store holds already.
+    /// A journal over the `rows` that a store holds already, with their events; `path` names it in errors.
     ///
     /// # Errors
-    /// The chain is broken.
+    /// [`JournalError::Corrupt`]: the chain is broken.
     pub fn over(
         store: Box<dyn Store>,
         path: &Path,
@@ -77,10 +77,10 @@ impl Journal {
         self.is_resumed
     }
 
-    /// Keeps an event.
+    /// Keeps an event; if `is_synced`, it outlives the machine when this returns.
     ///
     /// # Errors
-    /// It was not kept; what it announces must not happen.
+    /// As [`Store::append`]: it was not kept; what it announces must not happen.
     pub fn append(&mut self, at_ms: u64, event: Event, is_synced: bool) -> Result<Entry, JournalError> {
         let body = serde_json::to_string(&event)
             .map_err(|error| JournalError::Io { path: self.path.clone(), problem: error.to_string() })?;
@@ -92,20 +92,20 @@ impl Journal {
         Ok(Entry { seq, at_ms, event })
     }
 
-    /// Where it lies.
+    /// Path of its file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The hash before the first event.
+/// The hash before the first event: SHA-256 of `perilune journal 1`.
 #[must_use]
 pub fn genesis() -> [u8; 32] {
     Sha256::digest(b"perilune journal 1").into()
 }
 
-/// The hash of an event: SHA-256 of the hash before, number, time (both little-endian) and body.
+/// The hash of an event: SHA-256 of the hash before, number, time (both as eight bytes, little-endian) and body.
 #[must_use]
 pub fn link(before: &[u8; 32], seq: u64, at_ms: u64, body: &str) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -116,7 +116,7 @@ pub fn link(before: &[u8; 32], seq: u64, at_ms: u64, body: &str) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// The events of a chain.
+/// The events of a whole chain, from its first; `path` names it in errors.
 ///
 /// # Errors
 /// [`JournalError::Corrupt`] at the first row that does not fit.

@@ -24,7 +24,7 @@ pub enum Event {
     ModelFailed {
         /// Why.
         error: String,
-        /// Failures in a row.
+        /// Failures in a row, this one included.
         attempt: u32,
     },
     /// The model answered.
@@ -35,54 +35,54 @@ pub enum Event {
         content: String,
         /// Calls in order, as the model wrote them.
         calls: Vec<CallText>,
-        /// Tokens that it took.
+        /// Tokens of prompt and answer.
         tokens: TokenUse,
-        /// The answer ended at its length limit.
+        /// Whether the answer ended at its length limit.
         is_cut: bool,
     },
     /// The gate decided, asked or was answered.
     Gate {
-        /// The call.
+        /// Number of the call.
         call: u64,
-        /// What it did.
+        /// What the gate did.
         #[serde(flatten)]
         gate: GateEvent,
     },
     /// The attempt comes next.
     Intent {
-        /// The call.
+        /// Number of the call.
         call: u64,
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// What is attempted, after edits.
+        /// The arguments that are attempted, after edits.
         arguments: Map<String, Value>,
         /// Effect class.
         effect: Effect,
-        /// The same for each attempt of this call.
+        /// The same for each attempt of this call, and for no other: [`crate::tools::Scope::key`].
         key: String,
-        /// What the tool needs to know for its probe.
+        /// What [`crate::tools::Tool::prepare`] gave, for the tool's probe.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<Value>,
-        /// What the attempt may open outside the workspace.
+        /// Paths outside the workspace that the attempt may open.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         outside: Vec<Outside>,
     },
     /// The attempt is over.
     Outcome {
-        /// The call.
+        /// Number of the call.
         call: u64,
         /// What the tool answered.
         output: Output,
-        /// What the model is shown of it.
+        /// What the model is shown of it: labelled and cut.
         shown: String,
-        /// How long it took.
+        /// Milliseconds that the attempt took.
         took_ms: u64,
     },
     /// No attempt was made; the model is told why.
     Told {
-        /// The call.
+        /// Number of the call.
         call: u64,
-        /// One sentence.
+        /// One sentence for the model.
         text: String,
     },
     /// All calls of the turn are settled.
@@ -103,22 +103,22 @@ pub enum Event {
 /// What a run starts from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Opened {
-    /// Id.
+    /// Name, which its folder has too.
     pub run: String,
     /// The user's words.
     pub task: String,
     /// The model's name.
     pub model: String,
-    /// Folder that the run works in.
+    /// Path of the folder that the run works in.
     pub workspace: String,
-    /// Tools, in declared order.
+    /// Names of its tools, in declared order.
     pub tools: Vec<String>,
-    /// How much the model sees.
+    /// How much the model sees, in tokens.
     pub policy: Option<Policy>,
     /// What its tokens cost, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
-    /// The run that it was forked from.
+    /// Name of the run that it was forked from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<String>,
 }
@@ -126,22 +126,22 @@ pub struct Opened {
 /// A call as the model wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallText {
-    /// Tool.
+    /// Name of the tool.
     pub name: String,
-    /// JSON, valid or not.
+    /// The arguments as JSON text, valid or not.
     pub arguments: String,
 }
 
-/// Tokens of one answer.
+/// Tokens of one answer, or of several added up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUse {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt: u64,
-    /// Of these, from a cache.
+    /// Of these, tokens that came from a cache.
     pub cached: u64,
-    /// Generated.
+    /// Tokens generated, thinking included.
     pub completion: u64,
-    /// Of these, thinking.
+    /// Of these, tokens of thinking.
     pub reasoning: u64,
 }
 

@@ -4,10 +4,10 @@ use super::{Entry, Note, Settled, Step, Summary, Trace, TracedCall};
 use crate::gate::{Approval, Decision, GateEvent};
 use std::fmt::{self, Write};
 
-/// A run as JSON lines: one event each, in order.
+/// A run as JSON lines: one [`Entry`] each, in order.
 ///
 /// # Errors
-/// `out` does not take them.
+/// What `out` says where it does not take them.
 pub fn lines(entries: &[Entry], out: &mut dyn std::io::Write) -> std::io::Result<()> {
     entries.iter().try_for_each(|entry| {
         serde_json::to_writer(&mut *out, entry)?;
@@ -15,7 +15,7 @@ pub fn lines(entries: &[Entry], out: &mut dyn std::io::Write) -> std::io::Result
     })
 }
 
-/// A run as Markdown. What tools and models wrote stands in fences that it cannot close.
+/// A run as Markdown, a heading a step. What tools and models wrote stands in fences that it cannot close.
 #[must_use]
 pub fn markdown(entries: &[Entry]) -> String {
     let mut out = String::new();

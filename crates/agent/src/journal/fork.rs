@@ -11,7 +11,8 @@ use std::path::Path;
 /// steps before the damage can be taken.
 ///
 /// # Errors
-/// There are not as many whole steps, `to` is there already, or one of the two cannot be used.
+/// [`JournalError::NoSuchStep`] or [`JournalError::StepIsDamaged`] where there are not as many whole steps,
+/// [`JournalError::Exists`] where `to` is there already, others where one of the two cannot be read or written.
 pub fn fork(from: &Path, to: &Path, run: &str, n_steps: u64) -> Result<(), JournalError> {
     let (entries, damage) = read_whole_part(from)?;
     let n_kept = kept(&entries, n_steps).map_err(|n_steps| match damage {

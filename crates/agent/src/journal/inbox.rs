@@ -23,7 +23,7 @@ const LOOK_MS: u64 = 200;
 pub enum Answer {
     /// Whether a call may happen.
     Approval(Approval),
-    /// Words for the model; `None`: nobody answers.
+    /// Words for the model, to its `ask_user`; `None`: nobody answers.
     Words(Option<String>),
 }
 
@@ -41,10 +41,11 @@ impl Answer {
     }
 }
 
-/// Gives the answer to the question `id` of the run in `folder`; false where one was given before.
+/// Gives the answer to the question `id` (see [`super::Waiting::id`]) of the run in `folder`; false where one was given
+/// before, which then holds. The answer is on the disk when this returns.
 ///
 /// # Errors
-/// It cannot be written.
+/// [`JournalError::Io`]: it cannot be written.
 pub fn give(folder: &Path, id: &str, answer: &Answer) -> Result<bool, JournalError> {
     let answers = folder.join(ANSWERS);
     let failed =
@@ -68,7 +69,7 @@ fn write(answers: &Path, answer: &Answer) -> std::io::Result<tempfile::NamedTemp
 /// does not know what the run keeps secret, so the run itself does it, when it is taken up and when it takes one.
 ///
 /// # Errors
-/// An answer cannot be read or written.
+/// [`JournalError::Io`]: an answer cannot be read or written.
 pub fn redact_answers(folder: &Path, secrets: &Secrets) -> Result<(), JournalError> {
     let answers = folder.join(ANSWERS);
     let failed =
@@ -125,7 +126,7 @@ pub struct Inbox<P: ?Sized> {
 }
 
 impl<P: ?Sized> Inbox<P> {
-    /// Of the run in `folder`, whose answers keep no value of `secrets`.
+    /// The inbox of the run in `folder`, whose answers keep no value of `secrets`; `at_hand` is asked beside it.
     #[must_use]
     pub fn new(folder: &Path, at_hand: Arc<P>, secrets: Arc<Secrets>) -> Self {
         Self { folder: folder.to_owned(), at_hand, secrets }

@@ -38,7 +38,7 @@ pub use trace::{Note, Settled, Step, Trace, TracedCall};
 
 use std::path::{Path, PathBuf};
 
-/// The run's own folder beneath its journal's: whole results, artefacts, diffs.
+/// The run's own folder in the folder of its journal: whole results, artefacts, diffs.
 #[must_use]
 pub fn own_folder(folder: &Path) -> PathBuf {
     folder.join("own")
@@ -53,7 +53,7 @@ pub enum JournalError {
         /// The journal.
         path: PathBuf,
     },
-    /// Nothing there.
+    /// There is no journal.
     #[error("{path} does not exist; `perilune runs list` shows the runs that do")]
     Missing {
         /// The journal.

@@ -45,7 +45,7 @@ pub enum Stand {
 }
 
 impl Stand {
-    /// In one word.
+    /// Its name, as lists show it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Stand {
     }
 }
 
-/// A name for a run that begins now.
+/// A name for a run that begins now: the Unix time `now_ms` in hexadecimal, a hyphen and this process's number.
 #[must_use]
 pub fn fresh_name(now_ms: u64) -> String {
     format!("{now_ms:x}-{}", std::process::id())
@@ -72,10 +72,11 @@ impl Runs {
         Self { folder: folder.to_owned(), known: Mutex::default() }
     }
 
-    /// The folder of a run.
+    /// The folder of a run, whether it is there or not. A name has ASCII letters, digits, `-`, `_` and `.`, and does not
+    /// begin with a dot.
     ///
     /// # Errors
-    /// [`JournalError::BadName`]: it cannot be one in this folder.
+    /// [`JournalError::BadName`]: another name.
     pub fn folder(&self, name: &str) -> Result<PathBuf, JournalError> {
         let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if name.is_empty() || name.starts_with('.') || !name.chars().all(is_legal) {
@@ -87,7 +88,7 @@ impl Runs {
     /// All, newest first; what cannot be read comes first, with its reason.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// [`JournalError::Io`]: the folder is there and cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, JournalError> {
         let failed = |error: std::io::Error| JournalError::Io {
             path: self.folder.clone(),

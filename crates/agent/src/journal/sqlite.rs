@@ -14,7 +14,7 @@ pub const JOURNAL_FILE: &str = "journal.sqlite";
 const PARTIAL_FILE: &str = "journal.sqlite.partial";
 /// Name of the lock beside it.
 const LOCK_FILE: &str = "lock";
-/// Newest schema.
+/// Newest schema of the file, as `user_version` counts it.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;
 /// Marks the file as a journal (`PLJ1`).
 const APPLICATION_ID: u32 = 0x504c_4a31;
@@ -42,10 +42,12 @@ struct Sqlite {
     _lock: File,
 }
 
-/// Opens a new run in `folder`; its first event is on the disk when this returns.
+/// Opens a new run in `folder` at the Unix time `at_ms` (milliseconds); its first event is on the disk when this
+/// returns.
 ///
 /// # Errors
-/// There is a run already, or the folder cannot be written.
+/// [`JournalError::Exists`] where a run is there already, [`JournalError::Locked`] where another process makes one,
+/// [`JournalError::Io`] where the folder cannot be written.
 pub fn create(folder: &Path, at_ms: u64, opened: Opened) -> Result<(Journal, Entry), JournalError> {
     let path = folder.join(JOURNAL_FILE);
     let failed = |problem: String| JournalError::Io { path: path.clone(), problem };
@@ -78,7 +80,8 @@ fn begin(path: &Path, lock: File, at_ms: u64, opened: Opened) -> Result<(), Jour
 /// Takes a run up again, as its only writer; the whole chain is verified first.
 ///
 /// # Errors
-/// Another process works on it, or it cannot be read as a journal: then nothing in it is changed.
+/// [`JournalError::Missing`], [`JournalError::Locked`] where another process works on it, or why it cannot be read as a
+/// journal: then nothing in it is changed.
 pub fn resume(folder: &Path) -> Result<(Journal, Vec<Entry>), JournalError> {
     let path = folder.join(JOURNAL_FILE);
     if !path.exists() {
@@ -103,10 +106,10 @@ fn open(path: &Path, lock: File) -> Result<(Journal, Vec<Entry>), JournalError> 
     Journal::over(Box::new(Sqlite::new(connection, path, lock)?), path, &rows)
 }
 
-/// The events of a run, whoever works on it.
+/// The events of a run, whoever works on it; the whole chain is verified.
 ///
 /// # Errors
-/// It cannot be read as a journal.
+/// [`JournalError::Missing`], or why it cannot be read as a journal.
 pub fn read(folder: &Path) -> Result<Vec<Entry>, JournalError> {
     let path = folder.join(JOURNAL_FILE);
     verify_rows(&path, &rows(&path)?)
@@ -115,7 +118,7 @@ pub fn read(folder: &Path) -> Result<Vec<Entry>, JournalError> {
 /// The events of a run up to the first that is damaged, and what is wrong there.
 ///
 /// # Errors
-/// Nothing of it can be read as a journal.
+/// [`JournalError`]: not even the first event can be read.
 pub fn read_whole_part(folder: &Path) -> Result<(Vec<Entry>, Option<JournalError>), JournalError> {
     let path = folder.join(JOURNAL_FILE);
     let (mut rows, mut entries) = (Vec::new(), Vec::new());
@@ -130,7 +133,7 @@ pub fn read_whole_part(folder: &Path) -> Result<(Vec<Entry>, Option<JournalError
 /// The later part of a chain.
 #[derive(Debug, Clone)]
 pub struct Tail {
-    /// Hash of the event before it.
+    /// Hash of the event before it; [`genesis`] where it begins with the first.
     pub before: [u8; 32],
     /// Its events.
     pub entries: Vec<Entry>,
@@ -141,7 +144,7 @@ pub struct Tail {
 /// The events after number `seq`, held to the hash that the journal has there.
 ///
 /// # Errors
-/// There is no such event, or it cannot be read as a journal.
+/// [`JournalError::Corrupt`] where there is no event `seq`, or why it cannot be read as a journal.
 pub fn read_after(folder: &Path, seq: u64) -> Result<Tail, JournalError> {
     let path = folder.join(JOURNAL_FILE);
     let mut rows = Vec::new();

@@ -14,7 +14,7 @@ const LOOK_MS: u64 = 500;
 /// Asks the process that works on the run in `folder` to end; the run can be resumed.
 ///
 /// # Errors
-/// The file cannot be written.
+/// [`JournalError::Io`]: the file cannot be written.
 pub fn ask_to_stop(folder: &Path) -> Result<(), JournalError> {
     let path = folder.join(STOP_FILE);
     std::fs::write(&path, "").map_err(|error| JournalError::Io { path, problem: error.to_string() })
@@ -23,7 +23,7 @@ pub fn ask_to_stop(folder: &Path) -> Result<(), JournalError> {
 /// Forgets what was asked of an earlier process; whoever takes a run up calls it once the run is its own.
 ///
 /// # Errors
-/// The file is there and cannot be removed.
+/// [`JournalError::Io`]: the file is there and cannot be removed.
 pub fn forget_stop(folder: &Path) -> Result<(), JournalError> {
     let path = folder.join(STOP_FILE);
     match std::fs::remove_file(&path) {
@@ -34,7 +34,7 @@ pub fn forget_stop(folder: &Path) -> Result<(), JournalError> {
     }
 }
 
-/// Ready once [`ask_to_stop`] was called on the run in `folder`.
+/// Ready once [`ask_to_stop`] was called on the run in `folder`; looks every half second.
 pub async fn stop_asked(folder: &Path) {
     let path = folder.join(STOP_FILE);
     while !path.exists() {

@@ -13,13 +13,13 @@ pub(crate) const ASK_USER: &str = "ask_user";
 pub struct Summary {
     /// What it started from.
     pub opened: Opened,
-    /// When, milliseconds since 1970.
+    /// When it was opened: Unix time, milliseconds.
     pub opened_at_ms: u64,
-    /// When the last event was kept, milliseconds since 1970.
+    /// When the last event was kept: Unix time, milliseconds.
     pub last_at_ms: u64,
-    /// Events.
+    /// Number of events.
     pub n_events: u64,
-    /// Calls.
+    /// Number of calls.
     pub n_calls: u64,
     /// Steps, tokens and time.
     pub ledger: Ledger,
@@ -34,11 +34,11 @@ pub struct Summary {
 /// A question that waits for its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waiting {
-    /// Names it among all questions of the run.
+    /// Its id among all questions of the run: what [`super::give`] takes.
     pub id: String,
-    /// The call.
+    /// Number of the call, from 1.
     pub call: u64,
-    /// Since when, milliseconds since 1970.
+    /// Since when it waits: Unix time, milliseconds.
     pub at_ms: u64,
     /// What is asked.
     pub asked: Asked,
@@ -90,7 +90,7 @@ impl Summary {
         }
     }
 
-    /// Money so far in millionths, where the price is known.
+    /// Money so far, in millionths of the currency of the run's price; `None` where that is not known.
     #[must_use]
     pub fn cost_micros(&self) -> Option<u64> {
         self.opened.price.map(|price| self.ledger.cost_micros(&price))

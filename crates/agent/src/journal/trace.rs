@@ -20,29 +20,29 @@ pub struct Trace {
 /// What happened until all calls of one answer were settled.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Step {
-    /// From 1.
+    /// Number in the run, from 1.
     pub number: u64,
-    /// Number of its first call in the run, where it has one.
+    /// Number that its first call has in the run, or would have.
     pub first_call: u64,
-    /// Its first event.
+    /// Number of its first event.
     pub from_seq: u64,
-    /// When that was, milliseconds since 1970.
+    /// When that was: Unix time, milliseconds.
     pub at_ms: u64,
     /// What happened besides.
     pub notes: Vec<Note>,
-    /// The answer came; before that the step is being thought about.
+    /// Whether the answer came; before that the step is being thought about.
     pub is_answered: bool,
     /// Thinking.
     pub reasoning: String,
     /// Words.
     pub content: String,
-    /// Tokens of the answer.
+    /// Tokens of prompt and answer.
     pub tokens: TokenUse,
-    /// The answer ended at its length limit.
+    /// Whether the answer ended at its length limit.
     pub is_cut: bool,
     /// Its calls in order.
     pub calls: Vec<TracedCall>,
-    /// All calls are settled.
+    /// Whether all calls are settled.
     pub is_over: bool,
 }
 
@@ -64,11 +64,11 @@ pub enum Note {
 pub struct TracedCall {
     /// Number in the run, from 1.
     pub number: u64,
-    /// As the model wrote it.
+    /// Tool and arguments as the model wrote them.
     pub text: CallText,
     /// What was decided, asked and answered.
     pub gate: Vec<GateEvent>,
-    /// What was attempted, after edits.
+    /// The arguments that were attempted, after edits.
     pub attempted: Option<Map<String, Value>>,
     /// What came of it.
     pub settled: Option<Settled>,
@@ -81,7 +81,7 @@ pub enum Settled {
     Done {
         /// What the tool answered.
         output: Output,
-        /// How long it took.
+        /// Milliseconds that the attempt took.
         took_ms: u64,
     },
     /// No attempt was made: what the model is told.

@@ -67,7 +67,7 @@ impl fmt::Display for Facet {
     }
 }
 
-/// What a call touches; never empty.
+/// What a call touches, paths resolved and command lines parsed; never empty.
 #[must_use]
 pub fn facets(call: &ProposedCall, workspace: &Workspace) -> Vec<Facet> {
     let found: Vec<_> = call.resources.iter().flat_map(|resource| of_resource(resource, workspace)).collect();

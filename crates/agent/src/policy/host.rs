@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A host as a URL's parser reads it: lower case, without a last dot, odd spellings of addresses resolved
-/// (`0x7f.1` is 127.0.0.1), names in their ASCII form.
+/// (`0x7f.1` is 127.0.0.1), names in their ASCII form; `None` for what is no host.
 #[must_use]
 pub fn normalise(host: &str) -> Option<String> {
     let host = host.trim_end_matches('.');

@@ -34,7 +34,7 @@ use std::path::Path;
 use std::time::Duration;
 use text::{Otherwise, PolicyText, Says};
 
-/// The policy that holds where none is given.
+/// The policy that holds where none is given: TOML.
 pub const DEFAULT: &str = include_str!("default.toml");
 /// Longest policy that is read, in bytes.
 pub const POLICY_BYTES_MAX: u64 = 1 << 20;
@@ -56,7 +56,7 @@ pub struct Policy {
 /// Why a call is decided as it is: its facets, each with its decision and the rules that match it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explanation {
-    /// What holds.
+    /// What holds for the call.
     pub decision: Decision,
     /// One entry per facet.
     pub facets: Vec<FacetExplanation>,
@@ -69,7 +69,7 @@ pub struct FacetExplanation {
     pub facet: Facet,
     /// What holds for it alone.
     pub decision: Decision,
-    /// Rules that match it: name, line in the file, `allow`, `ask` or `deny`.
+    /// Rules that match it: name, line in the file (from 1), `allow`, `ask` or `deny`.
     pub rules: Vec<(String, usize, &'static str)>,
 }
 
@@ -77,7 +77,7 @@ impl Policy {
     /// Reads a policy's text; `file` names it in errors.
     ///
     /// # Errors
-    /// [`PolicyError`]: what is wrong, in which line.
+    /// [`PolicyError`]: what is wrong, in which line; also an example that a rule does not hold to.
     pub fn parse(text: &str, file: &str) -> Result<Self, PolicyError> {
         let line_at = |at: usize| text[..text.floor_char_boundary(at)].matches('\n').count() + 1;
         let refused = |line: usize, what: String| PolicyError::Text { file: file.to_owned(), line, what };
@@ -115,7 +115,7 @@ impl Policy {
     /// Reads a policy's file.
     ///
     /// # Errors
-    /// [`PolicyError`]
+    /// [`PolicyError::Unreadable`], also for more than [`POLICY_BYTES_MAX`] bytes; else as [`Policy::parse`].
     pub fn load(file: &Path) -> Result<Self, PolicyError> {
         let name = file.display().to_string();
         let unreadable = |cause: String| PolicyError::Unreadable { file: name.clone(), cause };
@@ -135,7 +135,7 @@ impl Policy {
             .expect("a test reads the default policy, which is part of the program")
     }
 
-    /// How long a question may wait for its answer.
+    /// How long a question may wait for its answer; `None` is without end.
     #[must_use]
     pub fn approval_timeout(&self) -> Option<Duration> {
         self.timeout
@@ -147,7 +147,7 @@ impl Policy {
         &self.secrets
     }
 
-    /// How many rules there are.
+    /// Number of rules.
     #[must_use]
     pub fn n_rules(&self) -> usize {
         self.rules.len()

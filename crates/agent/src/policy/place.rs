@@ -65,7 +65,7 @@ impl Workspace {
         Ok(Self { root, on_disk: true })
     }
 
-    /// A workspace without a disk, for examples: no path of it is a link.
+    /// A workspace at `/workspace` without a disk, for examples: no path of it is a link.
     #[must_use]
     pub fn imagined() -> Self {
         Self { root: PathBuf::from("/workspace"), on_disk: false }
@@ -82,7 +82,8 @@ impl Workspace {
     /// link, which leads elsewhere than its letters say, is refused.
     ///
     /// # Errors
-    /// [`PlaceError`]
+    /// [`PlaceError::NotAPath`] for what is empty, too long or holds a zero byte; [`PlaceError::CannotFollow`] where a
+    /// link or folder on the way cannot be looked at, or `..` stands behind a link.
     pub fn resolve(&self, path: &str) -> Result<Place, PlaceError> {
         let not_a_path = |why| PlaceError::NotAPath { path: path.to_owned(), why };
         match path {

@@ -16,9 +16,9 @@ pub const COMMAND_BYTES_MAX: usize = 16 << 10;
 pub struct Line {
     /// The commands, in order of writing; pipes and lists are taken apart.
     pub commands: Vec<Command>,
-    /// Files that redirections open.
+    /// Files that redirections open, as written.
     pub redirects: Vec<(Access, String)>,
-    /// Why the line cannot be read without running it.
+    /// Why the line cannot be read without running it; `None` for a plain one.
     pub opaque: Option<&'static str>,
     /// For an opaque line: commands that it may hold. For rules that deny, never for rules that allow.
     pub guesses: Vec<Command>,
@@ -48,7 +48,7 @@ impl Command {
     }
 }
 
-/// Reads a line.
+/// Reads a line; one of more than [`COMMAND_BYTES_MAX`] bytes is opaque.
 #[must_use]
 pub fn parse(text: &str) -> Line {
     let mut line = Line::default();

@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 /// What a run may use.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
-    /// Turns of the model.
+    /// Turns of the model at most.
     pub n_steps_max: u64,
-    /// Thinking in one turn.
+    /// Tokens of thinking in one turn at most.
     pub step_reasoning_tokens_max: u64,
-    /// Prompts and answers together, in all turns; cached ones count too.
+    /// Tokens of prompts and answers together, in all turns, at most; cached ones count too.
     pub tokens_max: Option<u64>,
-    /// Money in millionths of the currency of [`Price`].
+    /// Money at most, in millionths of the currency of [`Price`].
     pub cost_micros_max: Option<u64>,
-    /// Time that processes worked on the run.
+    /// Milliseconds at most that processes work on the run; waiting for a person does not count.
     pub wall_ms_max: Option<u64>,
     /// Times in a row that the model may fail to answer.
     pub n_model_retries_max: u32,
@@ -33,9 +33,9 @@ pub struct Price {
 }
 
 impl Budget {
-    /// 120 steps of up to 48k thinking tokens: the published protocol for reasoning with tools.
+    /// 120 steps of up to 48k thinking tokens: the protocol of K2 Thinking's model card for HLE with tools.
     pub const STEPS_120: Self = Self::steps(120, 48_000);
-    /// 300 steps of up to 24k thinking tokens: the published protocol for agentic search.
+    /// 300 steps of up to 24k thinking tokens: the protocol of K2 Thinking's model card for agentic search.
     pub const STEPS_300: Self = Self::steps(300, 24_000);
 
     const fn steps(n_steps_max: u64, step_reasoning_tokens_max: u64) -> Self {
@@ -53,11 +53,11 @@ impl Budget {
 /// What a run has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// Turns of the model.
+    /// Turns that the model has answered.
     pub n_steps: u64,
     /// Tokens of all turns.
     pub tokens: TokenUse,
-    /// Time that processes worked on it; while a person was asked, nobody did.
+    /// Milliseconds that processes worked on it; while a person was asked, nobody did.
     pub wall_ms: u64,
     /// Failures of the model in a row.
     pub n_model_failures: u32,
@@ -94,7 +94,7 @@ impl Ledger {
         }
     }
 
-    /// Money so far, in millionths.
+    /// Money so far, in millionths of the currency of `price`, rounded down.
     #[must_use]
     pub fn cost_micros(&self, price: &Price) -> u64 {
         let new = self.tokens.prompt.saturating_sub(self.tokens.cached);
@@ -107,7 +107,7 @@ impl Ledger {
         u64::try_from(sum / 1_000_000).unwrap_or(u64::MAX)
     }
 
-    /// The first limit that is reached, as one sentence.
+    /// The first limit that is reached, as one sentence; steps before tokens, money and time.
     #[must_use]
     pub fn over(&self, budget: &Budget, price: &Price) -> Option<String> {
         let over = |what: &str, used: u64, max: Option<u64>| {

@@ -34,10 +34,10 @@ const N_EMPTY_MAX: u32 = 5;
 
 /// Time, handed in so that a test can own it, and a place for what may never return.
 pub trait Clock: Send + Sync {
-    /// Milliseconds since 1970.
+    /// Unix time, milliseconds.
     fn now_ms(&self) -> u64;
 
-    /// Waits.
+    /// Waits `ms` milliseconds.
     fn sleep_ms(&self, ms: u64) -> BoxFuture<'static, ()>;
 
     /// The same work, where it may block without holding up whoever waits for it. Dropping the future ends work
@@ -97,7 +97,7 @@ pub struct Hands {
     pub profile: Profile,
     /// What tools may reach; its secrets are those of the whole run.
     pub scope: Scope,
-    /// What may happen.
+    /// What decides which calls may happen.
     pub gate: Arc<dyn Gate>,
     /// Who is asked.
     pub approver: Arc<dyn Approver>,
@@ -105,15 +105,15 @@ pub struct Hands {
     pub counter: Arc<dyn TokenCounter + Send + Sync>,
     /// Reads calls that leaked into the thinking, where it is at hand.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Time.
+    /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Who watches.
     pub listener: Arc<dyn Listener>,
-    /// How tokens are drawn.
+    /// How tokens are drawn; the profile's temperature is not read, it must be copied here.
     pub sampling: Sampling,
-    /// What may be used.
+    /// Steps, tokens, money and time that may be used.
     pub budget: Budget,
-    /// What tokens cost.
+    /// What tokens cost; zero where that is not known.
     pub price: Price,
 }
 
@@ -154,7 +154,8 @@ impl Run {
     /// A run over a journal and what it holds, from [`crate::journal::create`] or [`crate::journal::resume`].
     ///
     /// # Errors
-    /// The policy's file or the run's own folder cannot be written.
+    /// [`RunError::Gate`] or [`RunError::Journal`]: the policy's file, the run's own folder or the journal cannot be
+    /// written.
     pub fn new(hands: Hands, journal: Journal, entries: &[Entry]) -> Result<Self, RunError> {
         let mut state = State::of(entries);
         // Of an older process, which may have known of fewer secrets.
@@ -194,10 +195,10 @@ impl Run {
         &self.book.state
     }
 
-    /// Goes on until the run ends: how, and the answer or why there is none.
+    /// Goes on until the run ends: how, and the answer or why there is none. One that has ended returns at once.
     ///
     /// # Errors
-    /// [`RunError`]: the run pauses.
+    /// [`RunError`]: the run pauses, and can be resumed.
     pub async fn finish(mut self) -> Result<(How, String), RunError> {
         loop {
             if let Some(ended) = self.book.state.ended.clone() {

@@ -99,7 +99,7 @@ impl Repeats {
         }
     }
 
-    /// How often such a call has been made lately, this time included.
+    /// How often such a call has been made among the newest, this time included.
     #[must_use]
     pub fn count(&self, call: &Fingerprint) -> usize {
         self.newest.iter().filter(|it| it.is_like(call)).count() + 1

@@ -19,7 +19,7 @@ pub struct State {
     pub transcript: Transcript,
     /// The turn whose calls are not all settled.
     pub open: Option<OpenTurn>,
-    /// What is out of the model's sight.
+    /// What is out of the model's sight, by number of turns.
     pub folds: Folds,
     /// What was used.
     pub ledger: Ledger,
@@ -27,14 +27,14 @@ pub struct State {
     pub repeats: Repeats,
     /// Answers in a row that said nothing.
     pub n_empty: u32,
-    /// Contents of files that the model has seen, newest last.
+    /// Contents of files that the model has seen, newest last: path and SHA-256 in hexadecimal.
     pub seen: Vec<(String, String)>,
     /// What people were asked and answered, in order, as far as it reaches beyond its call.
     pub approvals: Vec<(ProposedCall, Approval)>,
     asked: Option<Question>,
-    /// The answer that a call gave.
+    /// The answer that a call of `finish` gave.
     pub answer: Option<String>,
-    /// How it ended.
+    /// How it ended, and the answer or why there is none.
     pub ended: Option<(How, String)>,
 }
 
@@ -45,7 +45,7 @@ pub struct OpenTurn {
     pub reasoning: String,
     /// Words.
     pub content: String,
-    /// The answer ended at its length limit.
+    /// Whether the answer ended at its length limit.
     pub is_cut: bool,
     /// Its calls in order.
     pub calls: Vec<OpenCall>,
@@ -56,7 +56,7 @@ pub struct OpenTurn {
 pub struct OpenCall {
     /// Number in the run, from 1.
     pub number: u64,
-    /// As the model wrote it.
+    /// Tool and arguments as the model wrote them.
     pub text: CallText,
     /// Answers that people gave on it since the last intent.
     pub approvals: Vec<Answered>,
@@ -71,17 +71,17 @@ pub struct OpenCall {
 /// An announced attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Intent {
-    /// The tool.
+    /// Name of the tool.
     pub tool: String,
-    /// What is attempted.
+    /// The arguments that are attempted.
     pub arguments: Map<String, Value>,
     /// Effect class.
     pub effect: Effect,
-    /// The same for each attempt of this call.
+    /// The same for each attempt of this call, and for no other.
     pub key: String,
-    /// For the tool's probe.
+    /// What [`crate::tools::Tool::prepare`] gave, for the tool's probe.
     pub note: Option<Value>,
-    /// What it may open outside the workspace.
+    /// Paths outside the workspace that it may open.
     pub outside: Vec<Outside>,
 }
 
@@ -175,7 +175,7 @@ impl State {
         arguments.into_iter().for_each(|text| secrets.redact_json(text));
     }
 
-    /// The open call of a number.
+    /// The open call of a number, from 1.
     pub fn call(&mut self, number: u64) -> Option<&mut OpenCall> {
         self.open.as_mut()?.calls.iter_mut().find(|call| call.number == number)
     }

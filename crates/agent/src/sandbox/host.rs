@@ -52,9 +52,9 @@ pub enum SandboxError {
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with this status.
+    /// By itself, with this exit status.
     Exited(i32),
-    /// By this signal.
+    /// By the signal of this number.
     Signalled(i32),
     /// Killed, with all that it started, after the wall-clock limit.
     TimedOut,
@@ -71,11 +71,11 @@ pub struct Outcome {
     pub end: End,
     /// Its output; with [`Sandbox::run`], errors too, in the order in which they were written.
     pub output: Captured,
-    /// Wall-clock time, with the start of the sandbox.
+    /// Wall-clock time, milliseconds, with the start of the sandbox.
     pub wall_ms: u64,
-    /// Processor time of it and of all that it waited for.
+    /// Processor time, milliseconds, of it and of all that it waited for.
     pub cpu_ms: u64,
-    /// Largest resident size of one process.
+    /// Largest resident size of one process, bytes.
     pub peak_rss_bytes: u64,
     /// Layers that the kernel refused and that may be missing, with its reason.
     pub missing: Vec<(Layer, String)>,
@@ -100,10 +100,11 @@ impl Sandbox {
         Self { binary: "/proc/self/exe".into(), layers: Layers::default(), limits: Limits::default(), view }
     }
 
-    /// Run a program to its end. Each piece of output goes to `sink` as it comes; the outcome keeps what fits.
+    /// Run a program to its end, at most [`Limits::wall_ms`]. Each piece of output goes to `sink` as it comes; the
+    /// outcome keeps [`Limits::output_bytes`] of it. `input` is used where the program takes any.
     ///
     /// # Errors
-    /// Nothing was run, or the sandbox itself failed; how the program fared is in the outcome.
+    /// [`SandboxError`]: nothing was run, or the sandbox itself failed; how the program fared is in the outcome.
     pub async fn run(
         &self,
         program: &Program,
@@ -129,9 +130,10 @@ impl Sandbox {
     }
 
     /// Start a program and hand back its streams; it lives until it ends, is killed, or the handle is dropped.
+    /// [`Limits::wall_ms`] and [`Limits::output_bytes`] are the caller's to hold.
     ///
     /// # Errors
-    /// Nothing was run.
+    /// [`SandboxError`]: nothing was run.
     pub async fn start(&self, program: &Program) -> Result<(Running, Streams), SandboxError> {
         let ((output, to_output), (errors, to_errors)) = (io::pipe()?, io::pipe()?);
         let running = self.start_with(program, to_output.into(), to_errors.into()).await?;
@@ -230,7 +232,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Process id, outside, of the parent of the first process inside.
+    /// Process id, outside, of the parent of the first process inside; `None` once it has ended.
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
@@ -259,7 +261,7 @@ impl Running {
         self.send(&frame(kind::END_OF_INPUT, &[])).await
     }
 
-    /// Send the program an interrupt, as Ctrl-C would.
+    /// Send the program `SIGINT`, as Ctrl-C would.
     ///
     /// # Errors
     /// The sandbox has ended.

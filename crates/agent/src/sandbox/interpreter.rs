@@ -31,7 +31,7 @@ pub enum InterpreterError {
 pub struct Interpreter {
     /// The binary as it is named: a virtual environment recognises itself by this name.
     pub executable: PathBuf,
-    /// Directories outside the system's that it needs.
+    /// Absolute directories outside the system's that it needs.
     pub prefixes: Vec<PathBuf>,
 }
 
@@ -39,7 +39,7 @@ impl Interpreter {
     /// The first `python3` on `search_path` (the form of `PATH`). A shim that is a script is followed by asking it.
     ///
     /// # Errors
-    /// None is found, or it cannot be used.
+    /// [`InterpreterError`]: none is found, or it does not say where it lives.
     pub fn find(search_path: &OsStr) -> Result<Self, InterpreterError> {
         let path = std::env::split_paths(search_path)
             .map(|dir| dir.join("python3"))

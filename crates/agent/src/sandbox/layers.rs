@@ -10,29 +10,31 @@ use std::fmt;
 pub enum Layer {
     /// A fixed environment, no inherited descriptor, a session of its own.
     CleanStart,
-    /// A control group that bounds processes and memory of everything inside together.
+    /// A control group that bounds processes and memory of everything inside together: cgroups(7).
     ControlGroup,
-    /// A user namespace: what is root inside owns nothing outside.
+    /// A user namespace, user_namespaces(7): what is root inside owns nothing outside.
     UserNamespace,
-    /// A mount namespace with a root of its own: system directories read-only, the workspace, nothing else.
+    /// A mount namespace, mount_namespaces(7), with a root of its own: system directories read-only, the workspace,
+    /// nothing else.
     MountNamespace,
-    /// A process namespace: no process outside can be named, and all inside die with the first.
+    /// A process namespace, pid_namespaces(7): no process outside can be named, and all inside die with the first.
     PidNamespace,
-    /// A network namespace without a single interface that is up.
+    /// A network namespace, network_namespaces(7), without a single interface that is up.
     NetworkNamespace,
-    /// A namespace for System V and POSIX message queues and shared memory.
+    /// A namespace for System V IPC and POSIX message queues: ipc_namespaces(7).
     IpcNamespace,
-    /// A host name of its own.
+    /// A host name of its own: uts_namespaces(7).
     UtsNamespace,
-    /// A control-group tree of its own.
+    /// A control-group tree of its own: cgroup_namespaces(7).
     CgroupNamespace,
-    /// No capability held, none obtainable, no privilege gained by executing a file.
+    /// No capability held, none obtainable, no privilege gained by executing a file: capabilities(7).
     Capabilities,
-    /// Limits per process: processor time, memory, processes, file size, open files.
+    /// Limits per process, setrlimit(2): processor time, memory, processes, file size, open files.
     ResourceLimits,
-    /// Landlock: the files that may be read, written and executed; no TCP; signals and abstract sockets stay inside.
+    /// Landlock, landlock(7): the files that may be read, written and executed; no TCP; signals and abstract sockets
+    /// stay inside.
     Landlock,
-    /// A list of allowed system calls.
+    /// A list of allowed system calls: seccomp(2).
     Seccomp,
 }
 

@@ -2,29 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Wall-clock time of one call, unless its caller says otherwise.
+/// Wall-clock time of one call, milliseconds, unless its caller says otherwise.
 pub const WALL_MS: u64 = 120_000;
-/// Processor time of one process.
+/// Processor time of one process, seconds.
 pub const CPU_S: u64 = 600;
-/// Address space of one process. Interpreters reserve far more than they touch.
+/// Address space of one process, bytes. Interpreters reserve far more than they touch.
 pub const ADDRESS_SPACE_BYTES: u64 = 8 << 30;
-/// Memory of everything inside together; held where a control group can be made.
+/// Memory of everything inside together, bytes; held where a control group can be made.
 pub const MEMORY_BYTES: u64 = 4 << 30;
-/// Processes and threads together.
+/// Number of processes and threads together.
 pub const N_PROCESSES: u64 = 256;
-/// Size of one file.
+/// Size of one file, bytes.
 pub const FILE_BYTES: u64 = 1 << 30;
-/// Bytes that one run may write to storage, all files together; looked at every [`DISK_POLL_MS`].
+/// Bytes that one program may write to storage, all files together; looked at every [`DISK_POLL_MS`].
 pub const DISK_BYTES: u64 = 4 << 30;
-/// Time between two looks at the bytes written.
+/// Time between two looks at the bytes written, milliseconds.
 pub const DISK_POLL_MS: u64 = 50;
-/// Open files of one process.
+/// Number of open files of one process.
 pub const N_FILES: u64 = 512;
-/// Size of `/tmp` and of `/dev/shm`, each held in memory.
+/// Size of `/tmp` and of `/dev/shm`, bytes each, held in memory.
 pub const TMP_BYTES: u64 = 256 << 20;
-/// Files in `/tmp` and in `/dev/shm`, each.
+/// Number of files in `/tmp` and in `/dev/shm`, each.
 pub const N_TMP_FILES: u64 = 16_384;
-/// Output kept of each stream; what exceeds it is counted and dropped from the middle.
+/// Bytes of output kept of each stream; what exceeds it is counted and dropped from the middle.
 pub const OUTPUT_BYTES: usize = 1 << 20;
 /// Time that the processes inside get to vanish after the word to, before their parent is killed too.
 pub(super) const KILL_GRACE_MS: u64 = 2_000;
@@ -33,29 +33,29 @@ pub(super) const START_MS: u64 = 30_000;
 /// Part of a frame that a plan may not fill.
 pub(super) const FRAME_MARGIN_BYTES: usize = 1 << 10;
 
-/// Limits of one run. Every field is a hard limit: what runs inside can lower it and never raise it.
+/// Limits of one program. Every field is a hard limit: what runs inside can lower it and never raise it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Wall-clock time; then everything inside is killed.
+    /// Wall-clock time, milliseconds; then everything inside is killed.
     pub wall_ms: u64,
-    /// Processor time of one process.
+    /// Processor time of one process, seconds (`RLIMIT_CPU`).
     pub cpu_s: u64,
-    /// Address space of one process.
+    /// Address space of one process, bytes (`RLIMIT_AS`).
     pub address_space_bytes: u64,
-    /// Memory of everything inside together; held where a control group can be made.
+    /// Memory of everything inside together, bytes; held where a control group can be made (`memory.max`).
     pub memory_bytes: u64,
-    /// Processes and threads together.
+    /// Number of processes and threads together (`RLIMIT_NPROC`, `pids.max`).
     pub n_processes: u64,
-    /// Size of one file.
+    /// Size of one file, bytes (`RLIMIT_FSIZE`).
     pub file_bytes: u64,
-    /// Bytes written to storage, all files together.
+    /// Bytes written to storage by all processes inside, all files together.
     pub disk_bytes: u64,
-    /// Open files of one process.
+    /// Number of open files of one process (`RLIMIT_NOFILE`).
     pub n_files: u64,
-    /// Size of `/tmp` and of `/dev/shm`, each.
+    /// Size of `/tmp` and of `/dev/shm`, bytes each.
     pub tmp_bytes: u64,
-    /// Output kept of each stream.
+    /// Bytes of output kept of each stream.
     pub output_bytes: usize,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// What is kept of a stream.
+/// What is kept of a stream: as much of its beginning as of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Captured {
     head: Vec<u8>,
@@ -12,7 +12,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Nothing yet; at most `most_bytes` will be kept.
+    /// Nothing yet; at most `most_bytes` bytes will be kept.
     pub fn new(most_bytes: usize) -> Self {
         Self { head: Vec::new(), tail: VecDeque::new(), most_bytes, total_bytes: 0 }
     }
@@ -30,12 +30,12 @@ impl Captured {
         self.tail.extend(rest);
     }
 
-    /// Bytes that the stream gave.
+    /// Number of bytes that the stream gave.
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// Bytes that were not kept.
+    /// Number of bytes that were not kept.
     pub fn dropped_bytes(&self) -> u64 {
         self.total_bytes - (self.head.len() + self.tail.len()) as u64
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Where the workspace stands inside.
+/// Path of the workspace inside.
 pub const WORKSPACE: &str = "/workspace";
 
 /// System directories and files that programs need, read-only. A link is made again as a link.
@@ -75,7 +75,7 @@ impl View {
         Self { binds: vec![bind], hidden: Vec::new() }
     }
 
-    /// The same with one more path of the host, visible at `inside`.
+    /// The same with one more path of the host, visible at `inside`; both absolute and without `..`, or nothing runs.
     #[must_use]
     pub fn with(mut self, host: &Path, inside: &Path, access: Access) -> Self {
         self.binds.push(Bind { host: host.to_owned(), inside: inside.to_owned(), access });

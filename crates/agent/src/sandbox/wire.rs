@@ -54,9 +54,9 @@ pub(super) struct Plan {
 /// A program to run inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Path inside and arguments.
+    /// Absolute path inside, then the arguments.
     pub argv: Vec<String>,
-    /// Variables beside the fixed few.
+    /// Environment variables, name and value, beside the fixed few.
     pub env: Vec<(String, String)>,
     /// Working directory, relative to the workspace.
     pub cwd: PathBuf,

@@ -21,7 +21,7 @@ impl Declaration {
     /// words of `parse`, which models have learnt.
     ///
     /// # Errors
-    /// The first that is not.
+    /// [`ArgumentError`]: the first that is not, as one sentence for the model.
     pub fn check(&self, arguments: &Arguments) -> Result<(), ArgumentError> {
         let problem = arguments.iter().find_map(|(name, value)| self.problem_of(name, value));
         let missing = || self.required().find(|name| !arguments.contains_key(*name)).map(missing);

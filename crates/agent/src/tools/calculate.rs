@@ -66,7 +66,7 @@ pub enum CalculateError {
     Unexpected {
         /// What stands there.
         found: String,
-        /// Counted from 1.
+        /// Number of the character, from 1.
         at: usize,
     },
     /// An unknown function.
@@ -97,15 +97,15 @@ pub enum CalculateError {
     /// Beyond a limit.
     #[error("{what} is too large to calculate")]
     TooLarge {
-        /// What.
+        /// What is beyond it.
         what: &'static str,
     },
 }
 
-/// The value of an expression in decimal digits.
+/// The value of an expression in decimal digits, at most 30 after the point; one that was rounded there ends in `~`.
 ///
 /// # Errors
-/// The expression is not one, or its value is beyond the limits.
+/// [`CalculateError`]: the expression is not one, has no exact value, or is beyond a limit.
 pub fn evaluate(expression: &str) -> Result<String, CalculateError> {
     if expression.len() > EXPRESSION_BYTES_MAX {
         return Err(CalculateError::TooLarge { what: "the expression" });

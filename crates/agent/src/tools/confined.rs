@@ -15,9 +15,9 @@ pub struct Confined {
     pub binary: PathBuf,
     /// Layers that are wanted, and which may be missing.
     pub layers: Layers,
-    /// How much may be taken; its wall-clock time holds for a call that asks for none.
+    /// How much may be taken; its `wall_ms` holds for a call that asks for no time of its own.
     pub limits: Limits,
-    /// Files of the workspace that programs cannot open: those that hold secret values.
+    /// Files, by their paths on the host, that programs cannot open: those that hold secret values.
     pub hidden: Vec<PathBuf>,
 }
 

@@ -82,7 +82,7 @@ pub trait Tool: Send + Sync {
         self.effect() == Effect::Read
     }
 
-    /// Whether it waits for a person: then it takes as long as the person, whose own time-out ends it.
+    /// Whether it waits for a person: then no time limit of the loop ends it, only that of the person's answer.
     fn waits_for_person(&self) -> bool {
         false
     }
@@ -120,7 +120,7 @@ pub struct Declaration {
     pub name: String,
     /// One sentence.
     pub description: String,
-    /// JSON Schema of the arguments: a flat object.
+    /// JSON Schema of the arguments: an object, its properties strings, numbers or truth values.
     pub parameters: Map<String, Value>,
 }
 
@@ -146,7 +146,7 @@ impl Declaration {
     /// The form that the chat template renders.
     ///
     /// # Errors
-    /// The name is not one that a model can call.
+    /// [`message::Invalid`]: the name is not one that a model can call.
     pub fn to_tool(&self) -> Result<message::Tool, message::Invalid> {
         message::Tool::function(&self.name, Some(&self.description), Some(&self.parameters))
     }
@@ -155,13 +155,13 @@ impl Declaration {
 /// One parameter of a flat declaration.
 #[derive(Debug, Clone, Copy)]
 pub struct Parameter {
-    /// Key.
+    /// Key in the arguments.
     pub name: &'static str,
-    /// JSON Schema type.
+    /// Its type in JSON Schema, such as `string`.
     pub kind: &'static str,
     /// A few words.
     pub description: &'static str,
-    /// Must be given.
+    /// Whether it must be given.
     pub is_required: bool,
 }
 
@@ -218,7 +218,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The tool's own words.
+    /// The tool's own words, done.
     #[must_use]
     pub fn done(text: impl Into<String>) -> Self {
         Self {
@@ -232,7 +232,7 @@ impl Output {
         }
     }
 
-    /// Text of files.
+    /// Text of files, done.
     #[must_use]
     pub fn files(text: impl Into<String>) -> Self {
         Self { origin: Origin::Files, ..Self::done(text) }
@@ -252,7 +252,7 @@ impl Output {
         }
     }
 
-    /// A sentence about what went wrong and what to do next.
+    /// Not done: a sentence about what went wrong and what to do next, after `error: `.
     #[must_use]
     pub fn failed(text: impl Into<String>) -> Self {
         Self { is_done: false, ..Self::done(format!("error: {}", text.into())) }

@@ -53,7 +53,7 @@ impl Pdf {
         Some(Self { confined, program, kept: Arc::default() })
     }
 
-    /// Whether bytes are a PDF.
+    /// Whether bytes begin as a PDF does.
     #[must_use]
     pub fn is_one(bytes: &[u8]) -> bool {
         bytes.starts_with(MAGIC)

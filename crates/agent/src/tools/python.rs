@@ -30,7 +30,7 @@ const REPLY_BYTES_MAX: usize = 1 << 12;
 
 const LOST: &str = "the interpreter's variables and imports are lost; the next call starts a new one";
 
-/// Runs Python code; figures and tables become artefacts.
+/// Runs Python code, in one interpreter through the run; figures and tables become artefacts.
 pub struct Python {
     confined: Confined,
     interpreter: Interpreter,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Why tools cannot stand together.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RegistryError {
-    /// Two of one name.
+    /// Two tools have one name.
     #[error("two tools are called {name}; rename one")]
     Twice {
         /// The name.
@@ -34,10 +34,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// These tools.
+    /// These tools, in this order.
     ///
     /// # Errors
-    /// Two have one name, or a declaration is not legal.
+    /// [`RegistryError`]: two have one name, or a declaration is not legal.
     pub fn new(tools: Vec<Arc<dyn Tool>>) -> Result<Self, RegistryError> {
         let mut registry = Self::default();
         for tool in tools {
@@ -74,7 +74,7 @@ impl Registry {
     /// One more tool, last in order.
     ///
     /// # Errors
-    /// Its name is taken, or its declaration is not legal.
+    /// [`RegistryError`]: its name is taken, or its declaration is not legal.
     pub fn add(&mut self, tool: Arc<dyn Tool>) -> Result<(), RegistryError> {
         let declaration = tool.declaration();
         let name = declaration.name.clone();
@@ -114,7 +114,7 @@ impl Registry {
         self.declared.iter().map(message::Tool::name).collect()
     }
 
-    /// The declarations.
+    /// The declarations, in order.
     #[must_use]
     pub fn declarations(&self) -> Vec<Declaration> {
         self.tools.iter().map(|tool| tool.declaration()).collect()

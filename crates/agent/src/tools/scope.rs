@@ -12,11 +12,11 @@ pub(crate) const N_SEEN_MAX: usize = 1_000;
 /// How much a tool answers at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Lines of one page of a file, matches of a search, entries of a listing.
+    /// Lines of one page of a file, matches of a search, entries of a listing: at most so many each.
     pub n_lines_max: usize,
     /// Bytes of one line; the rest of a longer line is left out, with a mark.
     pub line_bytes_max: usize,
-    /// Bytes of a file that is read or searched.
+    /// Bytes of a file that is read or searched at most.
     pub file_bytes_max: u64,
 }
 
@@ -105,7 +105,7 @@ impl Scope {
 pub struct Seen(Arc<Mutex<Vec<(String, String)>>>);
 
 impl Seen {
-    /// Keeps the hash of a file's content as seen.
+    /// Keeps the SHA-256 (hexadecimal) of a file's content as seen; the oldest beyond a thousand are forgotten.
     pub fn put(&self, path: &str, hash: &str) {
         see(&mut self.lock(), path, hash);
     }

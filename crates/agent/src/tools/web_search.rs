@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// Results of one search.
 const N_HITS_MAX: usize = 8;
 
-/// Searches by words.
+/// Searches the web, or the documents on this machine, by words.
 pub struct WebSearch(pub Searcher);
 
 #[derive(serde::Deserialize)]

@@ -32,7 +32,7 @@ pub enum WorkspaceError {
         /// As the model wrote it.
         path: String,
     },
-    /// Something else stands there than when the path was allowed.
+    /// Something else is there than when the path was allowed.
     #[error("{path} leads elsewhere now than when it was allowed; make the call again")]
     Moved {
         /// As the model wrote it.
@@ -73,9 +73,9 @@ pub enum WorkspaceError {
     TooLarge {
         /// As the model wrote it.
         path: String,
-        /// Its size.
+        /// Size of the file, bytes.
         bytes: u64,
-        /// The limit.
+        /// Bytes that may be read.
         limit: u64,
     },
     /// Everything else.
@@ -112,10 +112,10 @@ struct Place<'a> {
 }
 
 impl Workspace {
-    /// Opens a folder.
+    /// Opens a folder; relative paths are taken from the process's own folder.
     ///
     /// # Errors
-    /// The folder cannot be opened.
+    /// The system's, where the folder cannot be opened.
     pub fn open(root: &Path) -> std::io::Result<Self> {
         let dir = Dir::open_ambient_dir(root, ambient_authority())?;
         Ok(Self {
@@ -126,10 +126,10 @@ impl Workspace {
         })
     }
 
-    /// The same workspace with the run's own folder.
+    /// The same workspace with the run's own folder, made where it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made or opened.
+    /// The system's, where the folder cannot be made or opened.
     pub fn with_own_folder(mut self, own: &Path) -> std::io::Result<Self> {
         std::fs::create_dir_all(own)?;
         self.own = Some(Arc::new(Dir::open_ambient_dir(own, ambient_authority())?));
@@ -150,7 +150,7 @@ impl Workspace {
         self.outside.iter().filter(is_it).find(may)
     }
 
-    /// Where the folder lies.
+    /// Absolute path of the folder; links in it are kept.
     #[must_use]
     pub fn root_path(&self) -> &Path {
         &self.root_path
@@ -159,7 +159,7 @@ impl Workspace {
     /// A path's short form: relative, without `.` and detours; outside, where it leads. It is how [`super::Seen`] knows files.
     ///
     /// # Errors
-    /// The path leads out by its own words.
+    /// [`WorkspaceError::Outside`]: the path leads out by its own words.
     pub fn relative(&self, path: &str) -> Result<String, WorkspaceError> {
         if let Some(outside) = self.outside(path, Access::Read) {
             return Ok(outside.real.clone());
@@ -185,7 +185,7 @@ impl Workspace {
     /// A file's bytes.
     ///
     /// # Errors
-    /// No such file inside, or it is larger than `bytes_max`.
+    /// [`WorkspaceError`]: no such file inside, no ordinary file, or one of more than `bytes_max` bytes.
     pub fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, WorkspaceError> {
         let failed = |error| explain(path, &error);
         let mut file = match self.outside(path, Access::Read) {
@@ -218,7 +218,7 @@ impl Workspace {
     /// A file's text.
     ///
     /// # Errors
-    /// As [`Workspace::read`], or the file is not UTF-8.
+    /// As [`Workspace::read`], or [`WorkspaceError::NotText`] where the file is not UTF-8.
     pub fn read_text(&self, path: &str, bytes_max: u64) -> Result<String, WorkspaceError> {
         let bytes = self.read(path, bytes_max)?;
         String::from_utf8(bytes).map_err(|_| WorkspaceError::NotText { path: path.to_owned() })
@@ -227,7 +227,7 @@ impl Workspace {
     /// Replaces a file as a whole, folders made on the way: a reader sees the old content or the new one.
     ///
     /// # Errors
-    /// The path leads out or cannot be written; the old content stays.
+    /// [`WorkspaceError`]: the path leads out, is the run's own, or cannot be written; the old content stays.
     pub fn write(&self, path: &str, content: &[u8]) -> Result<(), WorkspaceError> {
         if let Some(outside) = self.outside(path, Access::Write) {
             let opened = outside::parent(&outside.real, true);
@@ -255,7 +255,7 @@ impl Workspace {
     /// Replaces a file of the run's own folder; `path` is beneath [`OWN_FOLDER`]. Without such a folder nothing is kept.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The system's, where it cannot be written.
     pub fn write_own(&self, path: &str, content: &[u8]) -> std::io::Result<()> {
         match &self.own {
             Some(own) => replace(own, Path::new(path), content),
@@ -266,7 +266,7 @@ impl Workspace {
     /// Appends to a file of the run's own folder, as [`Workspace::write_own`].
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The system's, where it cannot be written.
     pub fn append_own(&self, path: &str, content: &[u8]) -> std::io::Result<()> {
         let Some(own) = &self.own else { return Ok(()) };
         let mut file = own.open_with(path, OpenOptions::new().create(true).append(true))?;

@@ -36,7 +36,7 @@ impl Corpus {
     /// Opens a collection for reading.
     ///
     /// # Errors
-    /// The file is none.
+    /// [`CorpusError`]: the file is not there, or is no collection.
     pub fn open(file: &Path) -> Result<Self, CorpusError> {
         let name = file.display().to_string();
         let opened = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY);
@@ -49,10 +49,11 @@ impl Corpus {
         Ok(Self { connection: Mutex::new(connection), file: name })
     }
 
-    /// Makes a collection of documents: address, title, text. An address that is there already gets the new text.
+    /// Makes a collection of documents, or adds to one: address, title, text. An address that is there already gets
+    /// the new text.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// [`CorpusError`]: the file cannot be written.
     pub fn build<'a>(
         file: &Path,
         documents: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
@@ -78,10 +79,11 @@ impl Corpus {
     }
 
     /// Makes a collection of the texts in a folder and beneath, in place of an older file: Markdown, HTML and plain
-    /// text, each under `doc:` and its path. What is no text, and what hides behind a dot or a link, is passed over.
+    /// text, each under `doc:` and its path. What is no text, and what hides behind a dot or a link, is passed over; of
+    /// a document 8 MiB are taken, of all together 512 MiB. Secret values are redacted.
     ///
     /// # Errors
-    /// The folder cannot be read, holds no text, or the file cannot be written.
+    /// [`CorpusError`]: the folder cannot be read, holds no text or too much, or the file cannot be written.
     pub fn of_folder(file: &Path, folder: &Path, secrets: &Secrets) -> Result<Self, CorpusError> {
         let broken = |cause: String| CorpusError { file: folder.display().to_string(), cause };
         let mut texts = Texts::new(COLLECTION_BYTES_MAX);
@@ -105,10 +107,11 @@ impl Corpus {
         Self::build(file, texts)
     }
 
-    /// The best documents for a query: those with all its words, or else with any.
+    /// The best documents for a query, at most `n_max`: those with all of its first 32 words, or else with any. A query
+    /// without words finds none.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// [`CorpusError`]: the file cannot be read.
     pub fn search(&self, query: &str, n_max: usize) -> Result<Vec<Hit>, CorpusError> {
         // Quoted, no word is an operator of the index's own language.
         let words = query.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -120,10 +123,10 @@ impl Corpus {
         if all.is_empty() { self.matching(&words.join(" OR "), n_max) } else { Ok(all) }
     }
 
-    /// A document by its address.
+    /// A document by its address; `None` where there is none.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// [`CorpusError`]: the file cannot be read.
     pub fn page(&self, url: &str) -> Result<Option<Fetched>, CorpusError> {
         let connection = self.lock();
         let found = connection

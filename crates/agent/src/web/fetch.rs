@@ -31,7 +31,7 @@ pub(super) const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Finds the addresses of a name.
 pub trait Resolve: Send + Sync {
-    /// All addresses.
+    /// All addresses of a name; fails as the system's resolver does.
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
 }
 
@@ -49,7 +49,7 @@ impl Resolve for SystemResolver {
 /// Why there is no page. The sentence is for the model.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No address.
+    /// What was written is no address that is fetched.
     #[error("{url:?} cannot be fetched: {why}")]
     Address {
         /// As written.
@@ -57,7 +57,7 @@ pub enum FetchError {
         /// What is wrong.
         why: String,
     },
-    /// An address of this machine or its network.
+    /// The host is in this machine or its network.
     #[error("{host} is {address}, which is no address of the public internet; it is not fetched")]
     Private {
         /// The host.
@@ -65,22 +65,22 @@ pub enum FetchError {
         /// Its address.
         address: IpAddr,
     },
-    /// Another host.
+    /// The page has moved to another host.
     #[error("the page has moved to {url}; fetch that address if it is wanted")]
     Moved {
-        /// Where to.
+        /// Its new address.
         url: String,
     },
-    /// Too many redirects.
+    /// More than five redirects within the host.
     #[error("the page was redirected more than {N_REDIRECTS_MAX} times")]
     Redirects,
     /// Another status than success.
     #[error("the host answered {status}")]
     Status {
-        /// Its status.
+        /// The HTTP status.
         status: http::StatusCode,
     },
-    /// A body that is too long.
+    /// A body of more than 8 MiB.
     #[error("the page has more than {BODY_BYTES_MAX} bytes")]
     TooLong,
     /// Not text.
@@ -89,7 +89,7 @@ pub enum FetchError {
         /// Its content type.
         kind: String,
     },
-    /// Too slow.
+    /// No page within 30 s, redirects included.
     #[error("the host did not answer within {} s", FETCH_TIMEOUT.as_secs())]
     Timeout,
     /// Everything else.
@@ -116,7 +116,7 @@ pub struct Fetched {
 pub struct Body {
     /// Where it was found at last.
     pub url: String,
-    /// Its content type, as the host says.
+    /// Its `Content-Type`, as the host says; empty where it says none.
     pub kind: String,
     /// Its bytes.
     pub bytes: Bytes,
@@ -126,7 +126,7 @@ impl Body {
     /// As text; HTML as Markdown.
     ///
     /// # Errors
-    /// [`FetchError::NotText`]
+    /// [`FetchError::NotText`]: its content type is not one of text.
     pub fn to_text(self) -> Result<Fetched, FetchError> {
         let Self { url, kind, bytes } = self;
         let text = page::to_text(&kind, &bytes).ok_or(FetchError::NotText { kind })?;
@@ -142,7 +142,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Fetches from the public internet.
+    /// Fetches from the public internet alone: every address of a host must be [`host::is_public`].
     #[must_use]
     pub fn new() -> Self {
         Self::with(Arc::new(SystemResolver), host::is_public)
@@ -154,18 +154,18 @@ impl Fetcher {
         Self { resolver, is_allowed }
     }
 
-    /// A page as text.
+    /// A page as text, by HTTP or HTTPS.
     ///
     /// # Errors
-    /// [`FetchError`]
+    /// [`FetchError`]: as [`Fetcher::body`], or the page is not text.
     pub async fn page(&self, url: &str) -> Result<Fetched, FetchError> {
         self.body(url).await?.to_text()
     }
 
-    /// A page as it was sent.
+    /// A page as it was sent, by HTTP or HTTPS; redirects within its host are followed.
     ///
     /// # Errors
-    /// [`FetchError`]
+    /// [`FetchError`]: no such address, one that may not be reached, a host that fails, or too long a body.
     pub async fn body(&self, url: &str) -> Result<Body, FetchError> {
         tokio::time::timeout(FETCH_TIMEOUT, self.follow(url)).await.unwrap_or(Err(FetchError::Timeout))
     }

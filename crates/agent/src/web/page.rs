@@ -7,7 +7,7 @@ const UNSEEN: [&str; 9] =
 /// HTML as Markdown.
 ///
 /// # Errors
-/// The text cannot be read as HTML.
+/// The converter's, where the text cannot be read as HTML.
 pub fn to_markdown(html: &str) -> std::io::Result<String> {
     let text = htmd::HtmlToMarkdown::builder().skip_tags(UNSEEN.to_vec()).build().convert(html)?;
     Ok(text.trim().to_owned())

@@ -11,30 +11,30 @@ use url::Url;
 /// One result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
-    /// Address.
+    /// Address of the page.
     pub url: String,
-    /// Title.
+    /// Title of the page.
     pub title: String,
     /// A few words of it.
     pub extract: String,
 }
 
-/// Where is searched.
+/// What is asked.
 #[derive(Clone)]
 pub enum Engine {
-    /// A SearXNG instance with its JSON format switched on.
+    /// A SearXNG instance with its JSON format switched on: `GET /search?format=json`.
     Searxng {
-        /// Its address.
+        /// Base address of the instance.
         url: String,
     },
-    /// Brave's search API.
+    /// Brave's search API: `GET /res/v1/web/search`, key in `X-Subscription-Token`.
     Brave {
         /// Base address; the vendor's is `https://api.search.brave.com`.
         url: String,
         /// The operator's key.
         key: String,
     },
-    /// Tavily's search API.
+    /// Tavily's search API: `POST /search`, key in `Authorization: Bearer`.
     Tavily {
         /// Base address; the vendor's is `https://api.tavily.com`.
         url: String,
@@ -59,7 +59,7 @@ pub enum SearchError {
     Form,
 }
 
-/// Searches.
+/// Asks one engine.
 #[derive(Clone)]
 pub struct Searcher {
     engine: Engine,
@@ -84,10 +84,10 @@ impl Searcher {
         Some(parsed.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| url.clone()))
     }
 
-    /// The best results.
+    /// The best results, at most `n_max`, in the engine's order.
     ///
     /// # Errors
-    /// [`SearchError`]
+    /// [`SearchError`]: the engine cannot be asked within 30 s, or answers in another form.
     pub async fn search(&self, query: &str, n_max: usize) -> Result<Vec<Hit>, SearchError> {
         let with = |base: &str, path: &str, pairs: &[(&str, &str)]| -> Result<Url, SearchError> {
             let mut url = parse(&format!("{}{path}", base.trim_end_matches('/')))?;

@@ -16,7 +16,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Most compiled schemas that a factory remembers.
 pub const CACHE_ENTRIES_MAX: usize = 256;
-/// Most bytes of the schemas that a factory remembers.
+/// Most bytes of the schemas (as JSON text) that a factory remembers.
 pub const CACHE_BYTES_MAX: usize = 4 << 20;
 
 /// Stack of the thread that compiles, of which only what is used is ever backed by memory: the work recurses once per
@@ -120,6 +120,9 @@ impl TokenizerEnv for Env {
 
 impl GrammarFactory {
     /// Prepares the vocabulary: about half a second for 163,840 tokens.
+    ///
+    /// # Errors
+    /// [`GrammarError::Vocabulary`] when the tokenizer's vocabulary cannot carry a grammar.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Self, GrammarError> {
         let vocabulary =
             |error: &dyn std::fmt::Display| GrammarError::Vocabulary { reason: error.to_string() };

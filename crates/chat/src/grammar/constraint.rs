@@ -11,11 +11,11 @@ use super::header::{Header, check_name};
 use super::json_value::{JsonValue, Step};
 use super::schema::shorten;
 
-/// Most tools of a request.
+/// Most tools of a request (Moonshot's API specification).
 pub const TOOLS_MAX: usize = 128;
-/// Most bytes of all tools' schemas together.
+/// Most bytes of all tools' schemas together, as JSON text.
 pub const TOOLS_BYTES_MAX: usize = 1 << 20;
-/// Most calls in one tool section.
+/// Most calls in one tool section; after them only its end is allowed.
 pub const CALLS_MAX: u32 = 128;
 
 /// One declared tool.
@@ -91,7 +91,7 @@ pub enum StartsIn {
     Answer,
 }
 
-/// All that one request constrains.
+/// All that one request constrains; the default constrains nothing but the tool section, which stays shut.
 #[derive(Debug, Clone, Default)]
 pub struct ConstraintSpec {
     /// Its tools.
@@ -104,6 +104,10 @@ pub struct ConstraintSpec {
 
 impl GrammarFactory {
     /// The constraint of one request.
+    ///
+    /// # Errors
+    /// [`GrammarError`] when a tool's name or schema cannot be used, a limit is passed, or `tool_choice` asks for a
+    /// tool that is not declared.
     pub fn constraint(&self, spec: &ConstraintSpec) -> Result<Constraint, GrammarError> {
         let tools = self.tools(&spec.tools)?;
         let must_call = matches!(spec.tools.choice, ToolChoice::Required | ToolChoice::Named(_));
@@ -133,17 +137,26 @@ impl GrammarFactory {
     }
 
     /// Tool calls by a request's tools, with a free answer.
+    ///
+    /// # Errors
+    /// As [`Self::constraint`].
     pub fn tool_calls(&self, tools: Tools, starts_in: StartsIn) -> Result<Constraint, GrammarError> {
         self.constraint(&ConstraintSpec { tools, starts_in, ..ConstraintSpec::default() })
     }
 
-    /// An answer that is a JSON object.
+    /// An answer that is a JSON object of any members.
+    ///
+    /// # Errors
+    /// As [`Self::constraint`].
     pub fn json_object(&self, starts_in: StartsIn) -> Result<Constraint, GrammarError> {
         let response_format = ResponseFormat::JsonObject;
         self.constraint(&ConstraintSpec { response_format, starts_in, ..ConstraintSpec::default() })
     }
 
-    /// An answer that is JSON by a schema.
+    /// An answer that is JSON by a schema; `strict` refuses one that cannot be enforced in full.
+    ///
+    /// # Errors
+    /// As [`Self::constraint`].
     pub fn json_schema(
         &self,
         schema: &Value,
@@ -287,12 +300,12 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// Words of 32 bits that [`Self::fill_mask`] needs.
+    /// Words of 32 bits that [`Self::fill_mask`] needs: the vocabulary over 32, rounded up.
     pub fn n_mask_words(&self) -> usize {
         self.vocab.n_words()
     }
 
-    /// What is not enforced, by tool and for the answer.
+    /// What is not enforced: a report for each tool that may be called, in their order, then one for a JSON answer.
     pub fn reports(&self) -> &[Report] {
         &self.reports
     }
@@ -309,7 +322,11 @@ impl Constraint {
     }
 
     /// Writes the allowed ids: bit `i % 32` of word `i / 32` stands for id `i`; words beyond the vocabulary become 0.
-    /// After the end only `<|im_end|>` is allowed. An error says that the parser met a limit; the turn cannot go on.
+    /// After the end only `<|im_end|>` is allowed.
+    ///
+    /// # Errors
+    /// [`GrammarError::MaskTooShort`], or [`GrammarError::Generation`] where the parser met a limit: the turn cannot
+    /// go on.
     pub fn fill_mask(&mut self, mask: &mut [u32]) -> Result<(), GrammarError> {
         let needed = self.vocab.n_words();
         if mask.len() < needed {
@@ -385,6 +402,9 @@ impl Constraint {
     }
 
     /// Goes on by one token; refuses one that the mask does not allow, and then stays where it was.
+    ///
+    /// # Errors
+    /// [`GrammarError::NotAllowed`], or [`GrammarError::Generation`] where the parser met a limit.
     pub fn accept(&mut self, id: u32) -> Result<(), GrammarError> {
         let markers = self.vocab.tokenizer.markers();
         let refused = Err(GrammarError::NotAllowed { id });

@@ -13,7 +13,7 @@ pub enum GrammarError {
         /// The written limit.
         limit: usize,
     },
-    /// The schema's keywords nest deeper than [`super::SCHEMA_DEPTH_MAX`].
+    /// The schema's keywords nest deeper than [`super::SCHEMA_DEPTH_MAX`], in JSON levels.
     #[error(
         "the JSON Schema nests deeper than {limit} levels at {at}: move inner parts to $defs or flatten them"
     )]

@@ -13,7 +13,7 @@ pub(super) const SPACE_BYTES_MAX: u64 = 42;
 pub const DIGITS_MAX: u32 = 40;
 /// Most digits of an exponent.
 pub const EXPONENT_DIGITS_MAX: u32 = 2;
-/// Deepest nesting of generated objects and arrays.
+/// Deepest nesting of generated objects and arrays, in levels.
 pub const VALUE_DEPTH_MAX: u32 = 100;
 /// Most bytes of a number: sign, digits, point, digits, `e`, sign, exponent.
 pub(super) const NUMBER_BYTES_MAX: u64 = 4 + 2 * DIGITS_MAX as u64 + EXPONENT_DIGITS_MAX as u64;

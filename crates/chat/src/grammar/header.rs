@@ -7,7 +7,7 @@ use super::error::GrammarError;
 use super::guard::set;
 use super::schema::shorten;
 
-/// Longest tool name, in bytes.
+/// Longest tool name that can stand in a call id, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// Refuses names that could not be read back from an id.

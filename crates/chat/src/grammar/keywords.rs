@@ -28,8 +28,8 @@ const fn kw(name: &'static str, support: Support) -> Keyword {
 
 use Support::{Annotation, Enforced, Partly, Reported};
 
-/// All keywords that this module knows (draft 4 to draft 2020-12, and with them all of MFJS); unknown words are
-/// annotations by the specification.
+/// All keywords that this module knows: JSON Schema draft 4 to draft 2020-12, and with them all of MFJS, the dialect
+/// of Moonshot's API. Unknown words are annotations by the specification.
 pub const KEYWORDS: &[Keyword] = &[
     kw("type", Enforced),
     kw("enum", Partly("numbers up to 2^53 exactly")),

@@ -3,7 +3,7 @@
 //! A [`GrammarFactory`] is made once per vocabulary. It turns a request's tools or `response_format` into a
 //! [`Constraint`], which the sampler asks before each token ([`Constraint::fill_mask`]) and tells after it
 //! ([`Constraint::accept`]). Only token ids and bit masks pass between them, so an engine can hold a constraint
-//! behind a trait of its own without knowing text.
+//! behind a trait of its own without knowing text. The parsing of JSON by a schema is that of the llguidance library.
 //!
 //! What is constrained, and what stays free:
 //!

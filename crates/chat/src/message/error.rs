@@ -161,13 +161,13 @@ fn result_without_call(id: Option<&str>) -> String {
 }
 
 impl Invalid {
-    /// A problem at a path.
+    /// A problem at a path, for example `messages[3].role`.
     #[must_use]
     pub fn new(path: impl Into<String>, problem: Problem) -> Self {
         Self { path: path.into(), problem }
     }
 
-    /// The same problem seen from outside: the path gets a prefix.
+    /// The same problem seen from outside: `prefix` and a dot come before the path.
     #[must_use]
     pub fn within(mut self, prefix: &str) -> Self {
         self.path = format!("{prefix}.{}", self.path);

@@ -13,17 +13,17 @@ pub use error::{Invalid, Problem};
 use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Most tools in one request (vendor's API specification).
+/// Most tools in one request (Moonshot's API specification).
 pub const N_TOOLS_MAX: usize = 128;
 /// Longest tool name in bytes; the widest of the public APIs.
 pub const TOOL_NAME_BYTES_MAX: usize = 128;
-/// Most stop strings (vendor's API specification).
+/// Most stop strings (Moonshot's API specification).
 pub const N_STOPS_MAX: usize = 5;
-/// Longest stop string in bytes (vendor's API specification).
+/// Longest stop string in bytes (Moonshot's API specification).
 pub const STOP_BYTES_MAX: usize = 32;
-/// Most choices per request (vendor's API specification).
+/// Most choices per request (Moonshot's API specification).
 pub const N_CHOICES_MAX: i64 = 5;
-/// Most alternatives per token.
+/// Most alternatives per token whose log-probabilities may be asked for.
 pub const N_TOP_LOGPROBS_MAX: i64 = 20;
 
 // ---- the dialogue ----
@@ -80,7 +80,7 @@ pub struct ToolCall {
 pub enum Arguments {
     /// JSON text, printed verbatim (it is what the model wrote, valid or not).
     Text(String),
-    /// An object, printed with Python's separators.
+    /// An object, printed with the separators of Python's `json.dumps`, as the published template prints it.
     Object(Map<String, Value>),
 }
 
@@ -133,7 +133,7 @@ impl Tool {
         Ok(Self { name, declaration })
     }
 
-    /// A tool from its parts.
+    /// A tool from its parts; `parameters` is a JSON Schema.
     ///
     /// # Errors
     /// [`Invalid`] when the name is not legal.
@@ -249,13 +249,13 @@ impl Conversation {
         self.partial
     }
 
-    /// Calls in the whole dialogue; the next call of the model has this number.
+    /// Calls in the whole dialogue; the next call of the model has this number, the first having 0.
     #[must_use]
     pub fn n_calls(&self) -> usize {
         calls(&self.messages).count()
     }
 
-    /// For each tool result, in order, the dialogue-wide number of the call that it answers.
+    /// For each tool result, in order, the dialogue-wide number (from 0) of the call that it answers.
     #[must_use]
     pub fn answered_calls(&self) -> &[usize] {
         &self.answered
@@ -399,9 +399,9 @@ pub struct Envelope {
     pub model: Option<String>,
     /// What the model needs.
     pub request: Request,
-    /// Independent choices, at least 1.
+    /// Independent choices, 1 to [`N_CHOICES_MAX`].
     pub n_choices: u32,
-    /// `None`: no log-probabilities; `Some(k)`: with k alternatives per token.
+    /// `None`: no log-probabilities; `Some(k)`: with k alternatives per token, at most [`N_TOP_LOGPROBS_MAX`].
     pub top_logprobs: Option<u32>,
     /// Answer as server-sent events.
     pub stream: bool,
@@ -447,23 +447,23 @@ pub enum ResponseFormat {
 /// How tokens are drawn; `None` leaves a value to the model's side.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sampling {
-    /// 0 to 2; 0 picks the most probable token.
+    /// Divides the logits, 0 to 2; 0 picks the most probable token.
     pub temperature: Option<f64>,
-    /// 0 to 1.
+    /// Probability mass of the most probable tokens kept, 0 to 1.
     pub top_p: Option<f64>,
-    /// At least 1.
+    /// Number of most probable tokens kept, at least 1.
     pub top_k: Option<u32>,
-    /// 0 to 1.
+    /// Least probability kept, relative to the most probable token's, 0 to 1.
     pub min_p: Option<f64>,
-    /// -2 to 2.
+    /// Taken once from the logit of a token that was generated before, -2 to 2.
     pub presence_penalty: Option<f64>,
-    /// -2 to 2.
+    /// Taken from the logit for each time a token was generated before, -2 to 2.
     pub frequency_penalty: Option<f64>,
-    /// Above 0.
+    /// Divides positive and multiplies negative logits of tokens that occurred, above 0 up to 2; 1 is none.
     pub repetition_penalty: Option<f64>,
     /// Seed of the sequence's own random numbers.
     pub seed: Option<u64>,
-    /// Strings that end the answer.
+    /// Strings that end the answer, at most [`N_STOPS_MAX`] of at most [`STOP_BYTES_MAX`] bytes.
     pub stop: Vec<String>,
     /// Token ids and what is added to their logits, -100 to 100.
     pub logit_bias: Vec<(u32, f64)>,
@@ -476,7 +476,7 @@ pub struct Thinking {
     pub enabled: Option<bool>,
     /// Keep the reasoning of the whole history in the prompt.
     pub preserve: bool,
-    /// Most tokens to think; a wish that an engine may be able to keep.
+    /// Most tokens to think; whether it is kept is up to the model's side.
     pub budget_tokens: Option<u64>,
 }
 
@@ -500,11 +500,11 @@ pub struct Completion {
     pub sampling: Sampling,
     /// Most tokens to generate per prompt.
     pub max_tokens: Option<u64>,
-    /// Choices per prompt, at least 1.
+    /// Choices per prompt, 1 to [`N_CHOICES_MAX`].
     pub n_choices: u32,
     /// Repeat the prompt in the answer.
     pub echo: bool,
-    /// `None`: no log-probabilities; `Some(k)`: with k alternatives per token.
+    /// `None`: no log-probabilities; `Some(k)`: with k alternatives per token, at most [`N_TOP_LOGPROBS_MAX`].
     pub top_logprobs: Option<u32>,
     /// Read special-token text in the prompt as special tokens.
     pub special_text: bool,

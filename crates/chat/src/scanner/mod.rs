@@ -31,7 +31,7 @@ pub use reply::{Call, Reply, recover, scan};
 use crate::tokenizer::{Detokenizer, Markers, Tokenizer};
 use std::sync::Arc;
 
-/// Default of [`ScannerOptions::undecided_tokens_max`].
+/// Default of [`ScannerOptions::undecided_tokens_max`], tokens.
 pub const UNDECIDED_TOKENS_MAX: usize = 2048;
 
 /// What a scanner knows before the first token.
@@ -278,7 +278,7 @@ impl Scanner {
         self.ended
     }
 
-    /// Takes the next id and appends what it adds to `deltas`.
+    /// Takes the next id and appends what it adds to `deltas`; after an end token nothing more is added.
     pub fn push(&mut self, id: u32, deltas: &mut Vec<Delta>) {
         if self.ended || self.is_header(id) {
             return;

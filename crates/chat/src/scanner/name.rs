@@ -1,10 +1,10 @@
 //! Which tool does a call id name?
 
-/// The tool's name in a call id such as `functions.search:3`; `None` where nothing is left of it.
+/// The tool's name in a call id such as `functions.search:3` (Kimi K2 report, appendix B); `None` where nothing is
+/// left of it.
 ///
-/// The name is what stands between the first `functions.` and the last `:`, dots and hyphens included.
-/// Where that is no declared name, the id without its number, or a part after one of its dots, is taken
-/// if it is one.
+/// The name is what stands between the first `functions.` and the last `:`, dots and hyphens included. Where that is
+/// no declared name, the id without its number, or a part after one of its dots, is taken if it is one.
 #[must_use]
 pub fn tool_name(id: &str, declared: &[String]) -> Option<String> {
     let id = id.trim();

@@ -146,7 +146,7 @@ impl From<Finish> for anthropic::StopReason {
     }
 }
 
-/// Scans a whole list of ids.
+/// Scans a whole list of ids, `ending` saying whether the reply was cut.
 #[must_use]
 pub fn scan(
     tokenizer: &Arc<Tokenizer>,

@@ -13,7 +13,7 @@ use crate::scanner::Opening;
 use crate::tokenizer::{Markers, SpecialText, Tokenizer};
 use serde_json::Value;
 
-/// The system prompt printed when the first message is not a system message.
+/// The system prompt printed when the first message is not a system message (the published chat_template.jinja).
 pub const DEFAULT_SYSTEM: &str = "You are Kimi, an AI assistant created by Moonshot AI.";
 
 /// How prompts are written; the default is Kimi K2 Thinking as published.
@@ -105,7 +105,7 @@ pub enum Special {
 }
 
 impl Special {
-    /// The token's name.
+    /// The token's name, as the model's tokenizer_config.json writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -124,7 +124,7 @@ impl Special {
         }
     }
 
-    /// The token's id.
+    /// The token's id in the vocabulary that `markers` are of.
     #[must_use]
     pub fn id(self, markers: &Markers) -> u32 {
         match self {
@@ -201,7 +201,8 @@ impl Rendered {
     }
 }
 
-/// The dialogue-wide id of call number `call_idx`: the form the model was trained on.
+/// The dialogue-wide id of call number `call_idx`, from 0: the form the model was trained on (Kimi K2 report,
+/// appendix B).
 #[must_use]
 pub fn call_id(name: &str, call_idx: usize) -> String {
     format!("functions.{name}:{call_idx}")
@@ -220,7 +221,7 @@ impl Template {
         }
     }
 
-    /// Renders a conversation.
+    /// Renders a conversation into the prompt of its next answer.
     #[must_use]
     pub fn render(&self, conversation: &Conversation, thinking: Thinking) -> Rendered {
         let mut page = Page { segments: Vec::new() };

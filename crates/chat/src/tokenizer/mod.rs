@@ -53,11 +53,17 @@ pub enum SpecialText {
 
 impl Tokenizer {
     /// Reads `tiktoken.model` in `dir`, and `tokenizer_config.json` where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::from_rank_file`].
     pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
         Self::from_rank_file(&dir.join(RANK_FILE))
     }
 
     /// Reads a rank file, and the `tokenizer_config.json` beside it where there is one.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] with the file, where one cannot be read or its content is wrong.
     pub fn from_rank_file(path: &Path) -> Result<Self, TokenizerError> {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
@@ -75,14 +81,18 @@ impl Tokenizer {
         Self::with_config(ranks, Some(&config)).map_err(|error| in_file(&config_path, error))
     }
 
-    /// Makes a tokenizer from the contents of a rank file and of a `tokenizer_config.json`. Without the
-    /// latter, or without `added_tokens_decoder` in it, the K2 names stand after the last rank.
+    /// Makes a tokenizer from the contents of a rank file (lines of `base64(token) SPACE rank`, as tiktoken reads
+    /// them) and of a `tokenizer_config.json`. Without the latter, or without `added_tokens_decoder` in it, the K2
+    /// names stand after the last rank.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] with the line or the key that is wrong.
     pub fn from_ranks(ranks: &[u8], tokenizer_config: Option<&str>) -> Result<Self, TokenizerError> {
         Self::with_config(RankTable::parse(ranks)?, tokenizer_config)
     }
 
-    /// The K2 names over the 256 single bytes as ordinary tokens: reads the markers in a text whose own tokenizer is not
-    /// at hand. Its ids are no model's.
+    /// The K2 names over the 256 single bytes as ordinary tokens: reads the markers in a text whose own tokenizer is
+    /// not at hand. Its ids are no model's.
     pub fn of_bytes() -> Self {
         let line = |byte: u8| format!("{} {byte}\n", STANDARD.encode([byte]));
         let ranks: String = (0..=u8::MAX).map(line).collect();
@@ -105,7 +115,7 @@ impl Tokenizer {
         self.n_ranks() + N_SPECIALS
     }
 
-    /// Ids of `text`, without begin or end tokens.
+    /// Ids of `text`, without begin or end tokens: those of the published tokenizer.
     pub fn encode(&self, text: &str, specials: SpecialText) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 4);
         let mut merger = Merger::new(&self.ranks, text.len());
@@ -133,12 +143,12 @@ impl Tokenizer {
         encode_plain(&text[at..], merger, ids);
     }
 
-    /// Id of the special token with this name.
+    /// Id of the special token with this name, `None` where there is none.
     pub fn special_id(&self, name: &str) -> Option<u32> {
         self.specials.id(name)
     }
 
-    /// Name of a special id, `<|reserved_token_{id}|>` for one without a name of its own.
+    /// Name of a special id, `<|reserved_token_{id}|>` for one without a name of its own; `None` for ordinary ids.
     pub fn special_name(&self, id: u32) -> Option<&str> {
         self.specials.name(id)
     }
@@ -149,7 +159,7 @@ impl Tokenizer {
     }
 
     /// Whether `id` is left out of text for readers: `special` is true in tokenizer_config.json, or the id is
-    /// reserved. Thinking and tool-call markers are special but not hidden.
+    /// reserved. Thinking and tool-call markers are among the 256 special ids and not hidden.
     pub fn is_hidden(&self, id: u32) -> bool {
         self.specials.is_hidden(id)
     }
@@ -170,7 +180,10 @@ impl Tokenizer {
         String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned()
     }
 
-    /// As [`Tokenizer::decode`]; the error names the first id outside the vocabulary.
+    /// As [`Tokenizer::decode`].
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownId`] for the first id outside the vocabulary.
     pub fn try_decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         let n_vocab = self.n_vocab();
         match ids.iter().position(|&id| id as usize >= n_vocab) {

@@ -38,12 +38,12 @@ const K2_NAMES: [(usize, &str, bool); 23] = [
     (255, "[PAD]", true),
 ];
 
-/// Ids of the special tokens the chat format is built on.
+/// Ids of the special tokens the chat format is built on (names: the model's tokenizer_config.json).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Markers {
-    /// `[BOS]`.
+    /// `[BOS]`; no prompt has it.
     pub bos: u32,
-    /// `[EOS]`.
+    /// `[EOS]`, which ends a reply as `<|im_end|>` does.
     pub eos: u32,
     /// `<|im_end|>`, the end of a message.
     pub im_end: u32,

@@ -13,9 +13,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::specials::N_SPECIALS;
 use super::{cut, split};
 
-/// Smallest vocabulary: 256 single bytes and 256 special ids.
+/// Smallest vocabulary, in ids: 256 single bytes and 256 special ids.
 pub const VOCAB_SIZE_MIN: usize = 256 + N_SPECIALS;
-/// Largest vocabulary that may be trained.
+/// Largest vocabulary that may be trained, in ids.
 pub const VOCAB_SIZE_MAX: usize = 1 << 22;
 
 /// How a rank file is trained.
@@ -25,7 +25,7 @@ pub struct TrainOptions {
     pub vocab_size: usize,
     /// No token of two bytes or more contains an ASCII digit.
     pub digits_single: bool,
-    /// A pair that occurs less often is not merged.
+    /// A pair that occurs less often in the texts is not merged.
     pub min_count: u64,
     /// Longest token, in bytes.
     pub max_token_bytes: usize,
@@ -58,8 +58,11 @@ pub enum TrainError {
     },
 }
 
-/// Trains on `texts` and returns the bytes of a rank file (`base64(token) SPACE rank` lines, ranks ascending)
-/// with exactly `vocab_size - 256` ranks.
+/// Trains on `texts` and returns the bytes of a rank file (`base64(token) SPACE rank` lines, ranks ascending) with
+/// exactly `vocab_size - 256` ranks.
+///
+/// # Errors
+/// [`TrainError`] when the vocabulary asked for is outside the limits, or the texts do not give as many pairs.
 pub fn train_ranks<'t>(
     texts: impl Iterator<Item = &'t str>,
     options: &TrainOptions,

@@ -17,7 +17,7 @@ pub struct MessagesRequest {
     pub system: Option<Content>,
     /// User and assistant messages, oldest first; a trailing assistant message is a prefill.
     pub messages: Vec<Message>,
-    /// Token limit on the whole reply; required by the format except when only counting.
+    /// Most tokens of the whole reply, at least 1; required by the format except when only counting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<i64>,
     /// Tools the model may call.
@@ -29,16 +29,16 @@ pub struct MessagesRequest {
     /// Switch for thinking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thinking: Option<Thinking>,
-    /// 0 picks the most probable token.
+    /// Divides the logits, 0 to 2; 0 picks the most probable token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Nucleus size, a probability.
+    /// Nucleus size: the probability mass kept, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Candidate count.
+    /// Most probable tokens kept, at least 1; 0 and -1 mean no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
-    /// Strings that end the answer.
+    /// At most 5 strings of 1 to 32 bytes that end the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_sequences: Option<Vec<String>>,
     /// Answer as server-sent events.
@@ -221,7 +221,7 @@ pub struct Thinking {
     #[schemars(extend("enum" = ["enabled", "adaptive", "disabled"]))]
     #[serde(rename = "type")]
     pub kind: String,
-    /// Most tokens to think.
+    /// Most tokens to think, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_tokens: Option<i64>,
 }

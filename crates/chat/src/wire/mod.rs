@@ -2,7 +2,8 @@
 //!
 //! Nothing here judges: a wire value may be illegal (an unknown role, a negative limit). `message`
 //! turns it into a value that cannot be. Unknown request fields are kept in `extra`, unknown response
-//! fields are ignored.
+//! fields are ignored. Descriptions of types and fields are published too, in the server's OpenAPI document and in
+//! `docs/reference/api.md`, which is made from it.
 
 pub mod anthropic;
 pub mod openai;

@@ -1,4 +1,4 @@
-//! The OpenAI-shaped API with the vendor's additions: chat completions, completions, models, errors.
+//! The OpenAI-shaped API with the additions of the vendor (Moonshot): chat completions, completions, models, errors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,49 +27,49 @@ pub struct ChatRequest {
     /// Shape of the answer text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat>,
-    /// 0 picks the most probable token.
+    /// Divides the logits, 0 to 2; 0 picks the most probable token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Nucleus size, a probability.
+    /// Nucleus size: the probability mass kept, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Candidate count; 0 and -1 mean no limit.
+    /// Most probable tokens kept, at least 1; 0 and -1 mean no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
-    /// Smallest probability relative to the best candidate.
+    /// Smallest probability kept, relative to the most probable token's, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
-    /// Additive penalty on tokens that occurred.
+    /// Taken once from the logit of a token that was generated, -2 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence_penalty: Option<f64>,
-    /// Additive penalty per occurrence.
+    /// Taken from the logit for each time a token was generated, -2 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f64>,
-    /// Multiplicative penalty on tokens that occurred; 1 is none.
+    /// Multiplicative penalty on tokens that occurred, above 0 up to 2; 1 is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f64>,
     /// Seed of the sequence's own random numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
-    /// Strings that end the answer.
+    /// At most 5 strings of 1 to 32 bytes that end the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
-    /// Token id (as text) to bias.
+    /// Token ids (as text) and what is added to their logits, -100 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logit_bias: Option<BTreeMap<String, f64>>,
-    /// Token limit, old name.
+    /// Most tokens of the reply, at least 1; old name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<i64>,
-    /// Token limit on reasoning and answer together; wins over `max_tokens`.
+    /// Most tokens of reasoning and answer together, at least 1; wins over `max_tokens`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_completion_tokens: Option<i64>,
-    /// Number of independent choices.
+    /// Number of independent choices, 1 to 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n: Option<i64>,
     /// Return log-probabilities of the chosen tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<bool>,
-    /// How many alternatives per token, with `logprobs`.
+    /// How many alternatives per token, 0 to 20, with `logprobs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_logprobs: Option<i64>,
     /// Answer as server-sent events.
@@ -390,7 +390,7 @@ pub struct CompletionTokensDetails {
 }
 
 impl Usage {
-    /// Counts with the cached tokens in both places that clients read.
+    /// Counts in tokens, with the cached ones in both places that clients read.
     #[must_use]
     pub fn new(prompt: u64, cached: u64, completion: u64, reasoning: u64) -> Self {
         Self {
@@ -527,46 +527,46 @@ pub struct CompletionRequest {
     pub model: Option<String>,
     /// What to continue.
     pub prompt: Prompt,
-    /// 0 picks the most probable token.
+    /// Divides the logits, 0 to 2; 0 picks the most probable token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Nucleus size, a probability.
+    /// Nucleus size: the probability mass kept, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Candidate count; 0 and -1 mean no limit.
+    /// Most probable tokens kept, at least 1; 0 and -1 mean no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
-    /// Smallest probability relative to the best candidate.
+    /// Smallest probability kept, relative to the most probable token's, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
-    /// Additive penalty on tokens that occurred.
+    /// Taken once from the logit of a token that was generated, -2 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence_penalty: Option<f64>,
-    /// Additive penalty per occurrence.
+    /// Taken from the logit for each time a token was generated, -2 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frequency_penalty: Option<f64>,
-    /// Multiplicative penalty on tokens that occurred; 1 is none.
+    /// Multiplicative penalty on tokens that occurred, above 0 up to 2; 1 is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f64>,
     /// Seed of the sequence's own random numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
-    /// Strings that end the answer.
+    /// At most 5 strings of 1 to 32 bytes that end the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
-    /// Token id (as text) to bias.
+    /// Token ids (as text) and what is added to their logits, -100 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logit_bias: Option<BTreeMap<String, f64>>,
-    /// Token limit.
+    /// Most tokens to generate per prompt, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<i64>,
-    /// Choices per prompt.
+    /// Choices per prompt, 1 to 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n: Option<i64>,
     /// Repeat the prompt in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub echo: Option<bool>,
-    /// How many alternatives per token to report.
+    /// How many alternatives per token to report, 0 to 20.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<i64>,
     /// Answer as server-sent events.
@@ -725,7 +725,7 @@ pub struct ErrorDetail {
 
 // ---- what both request kinds share ----
 
-/// The sampling fields of either request.
+/// The sampling fields of either request, as sent: see [`ChatRequest`] for their ranges.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamplingFields {
     /// `temperature`.

@@ -17,7 +17,7 @@ const HEADS_MIN: usize = 4;
 /// Rows of kv_b that are decoded at a time.
 const DECODED: usize = 16;
 
-/// Buffers kept between calls.
+/// Buffers of [`absorbed`], kept between calls; they grow to the largest.
 #[derive(Default)]
 pub struct AbsorbScratch {
     /// [T, H, R + rope]: `W_UK^T q_nope`, then q_rope.
@@ -53,7 +53,11 @@ impl Cut {
 
 /// Attention over latents alone: queries are taken through W_UK before, results through W_UV after.
 ///
-/// `kv_b` [H (nope + v), R]; row t sees `latents[t]`; `out` [T, H, v].
+/// `kv_b` [H (nope + v), R], W_UK and W_UV of each head one after the other; row t sees `latents[t]`, so T rows of
+/// several sequences go together; `out` [T, H, v].
+///
+/// # Panics
+/// If `latents` has not T entries, or a slice is shorter than its shape.
 pub fn absorbed(
     cpu: &Cpu,
     query: &Query<'_>,

@@ -11,9 +11,13 @@ use crate::shared::{Scratch, Shared};
 /// Rows whose scores with a block are taken at a time.
 const ROWS: usize = 64;
 
-/// Attention that expands keys and values from latents, one block at a time for all rows of a head.
+/// Attention that expands keys and values from latents, one block at a time for all rows of a head: the form for
+/// prefill.
 ///
-/// `kv_b` [H (nope + v), R], `out` [T, H, v].
+/// All T rows are of the one sequence whose latents these are. `kv_b` [H (nope + v), R], `out` [T, H, v].
+///
+/// # Panics
+/// If a slice is shorter than the query's shape and positions ask.
 pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latents<'_>, out: &mut [f32]) {
     let shape = query.shape;
     let out = Shared::new(out);
@@ -34,7 +38,8 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
     });
 }
 
-/// Bytes of a task's buffers for `n_rows` rows.
+/// Bytes of the buffers that one task (a head) of [`from_latents`] takes for `n_rows` rows; at most one task a thread
+/// runs at a time.
 pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
     size_of::<f32>() * (buffers(shape, n_rows).iter().sum::<usize>() + 2 * n_rows)
 }

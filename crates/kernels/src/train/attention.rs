@@ -19,13 +19,13 @@ pub struct Inputs<'a> {
     pub shape: MlaShape,
     /// Rotated queries [T, H, nope + rope].
     pub q: &'a [f32],
-    /// Keys without position and values [T, H, nope + v].
+    /// Each head's key without position, then its value [T, H, nope + v].
     pub kv: &'a [f32],
-    /// Rotated shared keys: the last `rope` of each row of [T, R + rope].
+    /// Rotated shared keys: the last `rope` of each row of [T, R + rope]; the latents before them are not read.
     pub latents: &'a [f32],
-    /// Rows of each sequence.
+    /// Rows of each sequence; a row sees its own sequence up to itself.
     pub sequences: &'a [Range<usize>],
-    /// Factor of every logit.
+    /// Factor of every logit before the softmax.
     pub scale: f32,
 }
 
@@ -62,7 +62,8 @@ impl Inputs<'_> {
     }
 }
 
-/// `out` [T, H, v], `stats` [H, T]; the largest logit of each head `[H]`.
+/// Attention of every row: fills `out` [T, H, v] and `stats` [H, T]; returns the largest logit of each head `[H]`,
+/// after the scale, over the pairs that see each other.
 pub fn forward(cpu: &Cpu, x: &Inputs<'_>, out: &mut [f32], stats: &mut [AttentionRow]) -> Vec<f32> {
     let (s, n_rows) = (x.shape, x.n_rows());
     let (out, stats_of) = (Shared::new(out), Shared::new(stats));
@@ -96,17 +97,17 @@ pub fn forward(cpu: &Cpu, x: &Inputs<'_>, out: &mut [f32], stats: &mut [Attentio
     stats.chunks_exact(n_rows.max(1)).map(top).collect()
 }
 
-/// Gradients of [`forward`]'s inputs.
+/// Gradients of [`forward`]'s inputs, overwritten.
 pub struct Grads<'a> {
-    /// [T, H, nope + rope].
+    /// That of the queries [T, H, nope + rope].
     pub q: &'a mut [f32],
-    /// [T, H, nope + v].
+    /// That of keys and values [T, H, nope + v].
     pub kv: &'a mut [f32],
-    /// [T, R + rope]: its rotated part is replaced, the rest stays.
+    /// [T, R + rope]: the shared keys' part is overwritten, that of the latents stays.
     pub latents: &'a mut [f32],
 }
 
-/// Derivative of [`forward`]: from its `out`, its `stats` and the gradient `dout` [T, H, v].
+/// Derivative of [`forward`]: from its `out` [T, H, v], its `stats` [H, T] and the gradient `dout` [T, H, v].
 pub fn backward(
     cpu: &Cpu,
     x: &Inputs<'_>,

@@ -18,7 +18,7 @@ fn block(i: usize, n_rows: usize) -> Range<usize> {
     i * ROWS_PER_TASK..((i + 1) * ROWS_PER_TASK).min(n_rows)
 }
 
-/// [`crate::norm::rms_norm`] with several rows a task.
+/// [`crate::norm::rms_norm`] with several rows a task, the same bits.
 pub fn rms_norm(cpu: &Cpu, x: &[f32], x_stride: usize, weight: &[f32], eps: f32, out: &mut [f32]) {
     let n = weight.len();
     super::for_chunks(cpu, out, ROWS_PER_TASK * n, |i, out| {
@@ -31,13 +31,13 @@ pub fn rms_norm(cpu: &Cpu, x: &[f32], x_stride: usize, weight: &[f32], eps: f32,
 
 /// A norm's input and settings, for its derivative.
 pub struct NormInput<'a> {
-    /// Rows of C, `stride` apart.
+    /// Rows of C elements, `stride` apart.
     pub x: &'a [f32],
     /// Elements from a row of `x`, and of its gradient, to the next.
     pub stride: usize,
-    /// `[C]`.
+    /// The norm's weight `[C]`.
     pub weight: &'a [f32],
-    /// Added to the mean square.
+    /// Added to the mean of the squares.
     pub eps: f32,
 }
 
@@ -61,7 +61,7 @@ pub fn rms_norm_back(cpu: &Cpu, input: &NormInput<'_>, dy: &[f32], dx: &mut [f32
     }
 }
 
-/// `out = gate * sigmoid(gate) * up`, all of one length.
+/// `out = gate * sigmoid(gate) * up`, all [T, I] or of any one length.
 pub fn silu_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
     super::for_chunks(cpu, out, CHUNK, |i, out| {
         let span = i * CHUNK..i * CHUNK + out.len();
@@ -69,7 +69,8 @@ pub fn silu_mul(cpu: &Cpu, gate: &[f32], up: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Derivative of [`silu_mul`]: `gate` and `up` become their gradients.
+/// Derivative of [`silu_mul`]: `gate` and `up` become their gradients, from that of the product, `dh`; all of one
+/// length.
 pub fn silu_mul_back(cpu: &Cpu, gate: &mut [f32], up: &mut [f32], dh: &[f32]) {
     super::for_chunk_pairs(cpu, (gate, up), (CHUNK, CHUNK), |i, gate, up| {
         let span = i * CHUNK..i * CHUNK + gate.len();
@@ -77,7 +78,7 @@ pub fn silu_mul_back(cpu: &Cpu, gate: &mut [f32], up: &mut [f32], dh: &[f32]) {
     });
 }
 
-/// `x += y`, element by element.
+/// `x += y`, element by element, of one length.
 pub fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
     super::for_chunks(cpu, x, CHUNK, |i, x| {
         let y = &y[i * CHUNK..i * CHUNK + x.len()];
@@ -88,13 +89,18 @@ pub fn add(cpu: &Cpu, x: &mut [f32], y: &[f32]) {
 /// Loss of a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenLoss {
-    /// `-ln p(target)`.
+    /// `-ln p(target)`, in nats, without the weight.
     pub loss: f32,
     /// Whether the target's logit is the largest (of equal ones the lowest index counts).
     pub is_correct: bool,
 }
 
 /// Cross-entropy of rows of logits [T, V], each turned into its gradient `weight * (p - onehot(target))`.
+///
+/// `targets`, `weights` and `losses` are `[T]`; `losses` is overwritten.
+///
+/// # Panics
+/// If `losses` has not T entries, `weights` has fewer, or a target is not below V.
 pub fn cross_entropy(
     cpu: &Cpu,
     logits: &mut [f32],
@@ -118,12 +124,12 @@ pub fn cross_entropy(
     });
 }
 
-/// `y[i] = fma(a, x[i], y[i])` on the calling thread.
+/// `y[i] = fma(a, x[i], y[i])` on the calling thread, `x` at least as long as `y`.
 pub fn add_scaled(cpu: &Cpu, y: &mut [f32], a: f32, x: &[f32]) {
     dispatch!(cpu.isa(), axpy(a, x, y));
 }
 
-/// Inner product on the calling thread, with the bits of [`crate::reference::dot`].
+/// Inner product of `x` and `y` `[K]` on the calling thread, with the bits of [`crate::reference::dot`].
 pub fn dot(cpu: &Cpu, x: &[f32], y: &[f32]) -> f32 {
     dispatch!(cpu.isa(), dot(x, y))
 }

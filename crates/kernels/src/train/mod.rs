@@ -1,7 +1,7 @@
 //! Operations of training: products that keep the definition's bits forward, and derivatives.
 //!
-//! Everything is `f32` on slices. Work is cut at fixed places, whatever the number of threads, so results are the
-//! same for any of them.
+//! Everything is `f32` on slices, row-major. Work is cut at fixed places, whatever the number of threads, so results
+//! are the same for any of them.
 
 pub mod attention;
 pub mod elementwise;
@@ -11,7 +11,8 @@ use crate::cpu::Cpu;
 use crate::shared::Shared;
 use std::ops::Range;
 
-/// Call `task(i, part)` for every run of `size` elements of `data` (the last may be shorter), in parallel.
+/// Call `task(i, part)` for every run of `size` elements of `data` (the last may be shorter), in parallel on the
+/// threads of `cpu`.
 pub fn for_chunks<T: Send>(cpu: &Cpu, data: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) + Sync) {
     let n = data.len();
     let data = Shared::new(data);
@@ -21,7 +22,10 @@ pub fn for_chunks<T: Send>(cpu: &Cpu, data: &mut [T], size: usize, task: impl Fn
     });
 }
 
-/// As [`for_chunks`] over two slices at once, cut into the same number of runs of `sizes`.
+/// As [`for_chunks`] over two slices at once, cut into the same number of runs of `sizes` elements.
+///
+/// # Panics
+/// If the two make different numbers of runs.
 pub fn for_chunk_pairs<T: Send, U: Send>(
     cpu: &Cpu,
     (first, second): (&mut [T], &mut [U]),
@@ -46,13 +50,16 @@ pub fn for_chunk_pairs<T: Send, U: Send>(
 /// Rows that share a matrix: a routed expert's tokens, or all rows.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
-    /// Its rows.
+    /// Its rows, indices into the T of the call.
     pub rows: Range<usize>,
-    /// Its matrix [N, K].
+    /// Its matrix [N, K], row by row.
     pub w: &'a [f32],
 }
 
-/// Call `task(i, part)` for each of `ranges` of `data`, which ascend and share nothing, in parallel.
+/// Call `task(i, part)` for each of `ranges` (elements) of `data`, in parallel.
+///
+/// # Panics
+/// Unless the ranges ascend, share nothing and lie in `data`.
 pub fn for_parts<T: Send>(
     cpu: &Cpu,
     data: &mut [T],

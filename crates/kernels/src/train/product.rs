@@ -25,8 +25,11 @@ fn row_tasks<'g>(groups: &'g [Group<'_>]) -> Vec<(&'g Group<'g>, Range<usize>)> 
     tasks
 }
 
-/// `out[t] = W x[t]` with the bits of [`crate::reference::dot`]: `x` [T, K], `out` [T, N]; groups ascend and share
-/// no row.
+/// `out[t] = W x[t]` with the bits of [`crate::reference::dot`]: `x` [T, K], K = `k`, `out` [T, N]; rows of no group
+/// stay as they are.
+///
+/// # Panics
+/// Unless groups ascend and share no row.
 pub fn forward(cpu: &Cpu, x: &[f32], k: usize, groups: &[Group<'_>], out: &mut [f32]) {
     let tasks = row_tasks(groups);
     let out = Shared::new(out);
@@ -48,7 +51,11 @@ pub enum Into {
     Add,
 }
 
-/// Gradient of [`forward`]'s input: `dx[t] = W^T dy[t]`; `dy` [T, N], `dx` [T, K].
+/// Gradient of [`forward`]'s input: `dx[t] = W^T dy[t]`; `dy` [T, N], `dx` [T, K], K = `k`; rows of no group stay as
+/// they are.
+///
+/// # Panics
+/// Unless groups ascend and share no row.
 pub fn backward_input(cpu: &Cpu, dy: &[f32], k: usize, groups: &[Group<'_>], into: Into, dx: &mut [f32]) {
     let tasks = row_tasks(groups);
     let dx = Shared::new(dx);
@@ -65,17 +72,20 @@ pub fn backward_input(cpu: &Cpu, dy: &[f32], k: usize, groups: &[Group<'_>], int
     });
 }
 
-/// Rows that share a matrix, and where its gradient stands.
+/// Rows that share a matrix, and where its gradient [N, K] stands.
 #[derive(Clone, Debug)]
 pub struct GradGroup {
-    /// Its rows.
+    /// Its rows, indices into the T of the call.
     pub rows: Range<usize>,
-    /// Its gradient's place in the buffer.
+    /// Elements of its gradient in the buffer.
     pub place: Range<usize>,
 }
 
-/// Gradient of [`forward`]'s matrices, added: `dw += sum over t of dy[t] x[t]^T`; `x` [T, K], `dw` the buffer that the
-/// groups' places are in, which share nothing.
+/// Gradient of [`forward`]'s matrices, added: `dw += sum over t of dy[t] x[t]^T`; `dy` [T, N], `x` [T, K], K = `k`,
+/// `dw` the buffer that the groups' places are in.
+///
+/// # Panics
+/// If places overlap.
 pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], k: usize, groups: &[GradGroup], dw: &mut [f32]) {
     let mut places: Vec<&Range<usize>> = groups.iter().map(|group| &group.place).collect();
     places.sort_unstable_by_key(|place| place.start);

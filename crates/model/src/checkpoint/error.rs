@@ -145,7 +145,7 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// The file (or folder) it is about.
+    /// The path of the file (or folder) it is about.
     pub fn file(&self) -> String {
         match self {
             Self::Config(error) => error.place.clone(),
@@ -165,7 +165,7 @@ impl CheckpointError {
         }
     }
 
-    /// The tensor it is about, where it is about one.
+    /// The name of the tensor it is about, where it is about one.
     pub fn tensor(&self) -> Option<&str> {
         match self {
             Self::MissingShard { tensor, .. }

@@ -8,13 +8,13 @@ use half::bf16;
 pub struct Scan {
     /// Number of NaN or infinite elements.
     pub n_not_finite: usize,
-    /// Index of the first of them.
+    /// Index of the first of them, in elements.
     pub first: Option<usize>,
     /// Number of negative elements (minus zero included).
     pub n_negative: usize,
 }
 
-/// Scan a BF16 or F32 tensor's bytes; other dtypes hold no floats and give an empty scan.
+/// Scan the little-endian bytes of a BF16 or F32 tensor; other dtypes hold no floats and give an empty scan.
 pub fn scan(dtype: Dtype, bytes: &[u8]) -> Scan {
     match dtype {
         Dtype::BF16 => scan_bits(bytes.as_chunks::<2>().0, |b| u32::from(u16::from_le_bytes(*b)) << 16),
@@ -46,12 +46,12 @@ fn scan_bits<T>(elements: &[T], bits: impl Fn(&T) -> u32) -> Scan {
 }
 
 impl Checkpoint {
-    /// Check the values of the matrix `stem` that say how to read it, when it is loaded: the scales of a packed matrix
-    /// must be finite and its `weight_shape` must be the config's. `stem` is the name without `.weight...`; a plain
-    /// matrix passes.
+    /// Check the values of the matrix `stem` that say how to read it: the scales of a packed matrix must be finite
+    /// and its `weight_shape` must be that of its packed words. `stem` is the name without `.weight...`; a plain
+    /// matrix, or none of that name, passes.
     ///
     /// # Errors
-    /// The first thing that is wrong, or that the checkpoint has no such matrix.
+    /// [`CheckpointError`] for the first thing that is wrong, or that a packed matrix lacks its scales or shape.
     pub fn check_matrix(&self, stem: &str) -> Result<(), CheckpointError> {
         if self.config.quantization.is_none() || self.tensor(&format!("{stem}.weight_packed")).is_none() {
             return Ok(());
@@ -64,7 +64,7 @@ impl Checkpoint {
     /// finite. Reads all of them.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// [`CheckpointError`] for the first thing that is wrong.
     pub fn check_values(&self) -> Result<(), CheckpointError> {
         for spec in crate::layout::expected(&self.config) {
             match spec.name.ends_with(".weight_shape") {
@@ -75,10 +75,10 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Check that every element of the float tensor `name` is finite.
+    /// Check that every element of the BF16 or F32 tensor `name` is finite; other dtypes pass.
     ///
     /// # Errors
-    /// The first element that is not, or that there is no such tensor.
+    /// [`CheckpointError`] for the first element that is not, or that there is no such tensor.
     pub fn check_finite(&self, name: &str) -> Result<(), CheckpointError> {
         let tensor = self.require(name)?;
         let Some(first) = scan(tensor.dtype, tensor.bytes()).first else { return Ok(()) };
@@ -89,7 +89,7 @@ impl Checkpoint {
     /// Check that the `weight_shape` tensor `name` says what its packed matrix's own shape says.
     ///
     /// # Errors
-    /// The stored and the true shape, or that there is no such tensor.
+    /// [`CheckpointError`] with the stored and the true shape, or that there is no such tensor.
     pub fn check_stored_shape(&self, name: &str) -> Result<(), CheckpointError> {
         self.check_stored_shape_in(name, self.require(name)?.bytes())
     }

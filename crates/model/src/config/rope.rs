@@ -7,7 +7,8 @@ use serde_json::Value;
 /// Smallest base: below it the frequencies hardly fall and YaRN's ramp has no meaning.
 const THETA_MIN: f64 = 2.0;
 
-/// Rotary position embedding of the `qk_rope_head_dim` part of queries and keys, applied to interleaved pairs.
+/// Rotary position embedding (Su et al. 2021) of the `qk_rope_head_dim` part of queries and keys, applied to
+/// interleaved pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
     /// Base of the geometric series of frequencies (`rope_theta`).
@@ -36,7 +37,8 @@ pub struct Yarn {
 }
 
 impl Rope {
-    /// Radians a pair turns per position, one per pair: `[dim / 2]`. `dim` is `qk_rope_head_dim`.
+    /// Radians a pair turns per position, one per pair: `[dim / 2]`. `dim` is `qk_rope_head_dim`. With [`Yarn`], its
+    /// blend of kept and divided frequencies (arXiv:2309.00071).
     ///
     /// Computed in f32 in the order of transformers' `yarn`, so that angles at far positions agree with it.
     pub fn inv_freq(&self, dim: usize) -> Vec<f32> {
@@ -52,7 +54,8 @@ impl Rope {
         (0..dim / 2).map(blend).collect()
     }
 
-    /// Factor on cos and sin: 1 without YaRN, and 1 where both magnitude coefficients are equal.
+    /// Factor on cos and sin: 1 without YaRN; else the file's own, else the ratio of the magnitudes of `mscale` and
+    /// `mscale_all_dim` (1 where the two are equal), else, where one is absent, `0.1 ln(factor) + 1`.
     pub fn attention_factor(&self) -> f32 {
         let Some(yarn) = self.yarn else { return 1.0 };
         let from_coefficients = || {

@@ -36,24 +36,25 @@ pub struct Batch {
 /// What a pass measured. Sums, so that the micro-batches of a step can be put together by [`Stats::merge`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stats {
-    /// Sum over tokens of weight times `-ln p(target)`.
+    /// Sum over tokens of weight times `-ln p(target)`, in nats.
     pub loss_sum: f64,
     /// Sum of the weights.
     pub weight_sum: f64,
-    /// Tokens that chose each expert, `[L][E]`; empty for dense layers.
+    /// Tokens that chose each expert, `[L][E]` with L layers; empty for dense layers.
     pub expert_load: Vec<Vec<u64>>,
-    /// Largest attention logit of each head, `[L][H]`: over valid pairs, after the softmax scale.
+    /// Largest attention logit of each head, `[L][H]`: over the pairs of tokens that see each other, after the
+    /// softmax scale.
     pub max_logit: Vec<Vec<f32>>,
-    /// Tokens of weight above 0 whose largest logit is the target's.
+    /// Tokens of weight other than 0 whose largest logit is the target's.
     pub n_correct: u64,
-    /// Tokens of weight above 0.
+    /// Tokens of weight other than 0.
     pub n_weighted: u64,
     /// Sum over sequences and MoE layers of the sequence's weight times its balance loss, without its factor.
     pub seq_aux: f64,
 }
 
 impl Stats {
-    /// Take in another pass's measures.
+    /// Take in another pass's measures, of the same config: sums are added, of largest logits the larger is kept.
     pub fn merge(&mut self, other: &Stats) {
         self.loss_sum += other.loss_sum;
         self.weight_sum += other.weight_sum;
@@ -72,7 +73,7 @@ impl Stats {
     }
 }
 
-/// Experts chosen in every layer: `[L]` times `[T, K]` indices, ascending in each row; empty for dense layers.
+/// Experts chosen in every layer: `[L]` times [T, K] indices, ascending in each row; empty for dense layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routing {
     /// One list a layer.

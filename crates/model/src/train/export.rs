@@ -50,11 +50,11 @@ pub enum ExportError {
 
 /// Write `parameters` into the folder `dir` (made if need be) as `model.safetensors` and `config.json`.
 ///
-/// The files get their names when both are complete, the config last. What the file's weights unpack to are the values
-/// that a pass of the same form sees, bit for bit.
+/// The files get their names when both are complete, the config last. What the file's weights unpack to are the
+/// values that a pass of the same form sees, bit for bit.
 ///
 /// # Errors
-/// When a weight is not finite, a width does not fit the form or a file cannot be written.
+/// [`ExportError`] when a weight is not finite, a width does not fit the form or a file cannot be written.
 pub fn export(dir: &Path, config: &Config, parameters: &Parameters, form: Form) -> Result<(), ExportError> {
     let config = exported_config(config, form);
     round::check(&config, parameters, form == Form::Int4)?;

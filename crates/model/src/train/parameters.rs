@@ -87,17 +87,17 @@ impl ParamClass {
 pub struct ParamSpec {
     /// Published name, `.weight` at the end also where the file packs it.
     pub name: String,
-    /// N of a matrix; 1 for a vector.
+    /// N of a matrix [N, K]; 1 for a vector.
     pub rows: usize,
     /// K of a matrix; the length of a vector.
     pub cols: usize,
     /// What it is.
     pub class: ParamClass,
-    /// Its layer.
+    /// Its layer; `None` outside the layers.
     pub layer_idx: Option<usize>,
-    /// Its routed expert.
+    /// Its routed expert; `None` for every other tensor.
     pub expert_idx: Option<usize>,
-    /// Its place in the flat buffer.
+    /// Its place in the flat buffer, in elements: `rows * cols` of them, row by row.
     pub range: Range<usize>,
 }
 
@@ -139,7 +139,7 @@ fn number_after(name: &str, mark: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Every weight of a model.
+/// Every weight of a model, `f32`.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     table: Arc<Table>,
@@ -199,7 +199,7 @@ impl Parameters {
     /// The weights of an opened checkpoint, packed experts as codes times scales.
     ///
     /// # Errors
-    /// A tensor that is absent or not finite.
+    /// [`CheckpointError`] for a tensor that is absent, not finite, or packed with a false shape.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Parameters, CheckpointError> {
         let mut parameters = Parameters::zeros(&checkpoint.config);
         let table = Arc::clone(&parameters.table);
@@ -221,22 +221,28 @@ impl Parameters {
         &self.table.specs
     }
 
-    /// Index of the tensor called `name`.
+    /// Index of the tensor called `name` in [`Parameters::specs`].
     pub fn find(&self, name: &str) -> Option<usize> {
         self.table.by_name.get(name).copied()
     }
 
     /// Values of tensor `i`, row by row.
+    ///
+    /// # Panics
+    /// If there is no tensor `i`.
     pub fn tensor(&self, i: usize) -> &[f32] {
         &self.values[self.table.specs[i].range.clone()]
     }
 
     /// The same, to be changed.
+    ///
+    /// # Panics
+    /// If there is no tensor `i`.
     pub fn tensor_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.values[self.table.specs[i].range.clone()]
     }
 
-    /// All values.
+    /// All values, in the order of [`ParamSpec::range`].
     pub fn flat(&self) -> &[f32] {
         &self.values
     }
@@ -259,16 +265,22 @@ impl Gradients {
     }
 
     /// Values of tensor `i`, row by row.
+    ///
+    /// # Panics
+    /// If there is no tensor `i`.
     pub fn tensor(&self, i: usize) -> &[f32] {
         &self.values[self.table.specs[i].range.clone()]
     }
 
     /// The same, to be changed.
+    ///
+    /// # Panics
+    /// If there is no tensor `i`.
     pub fn tensor_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.values[self.table.specs[i].range.clone()]
     }
 
-    /// All values.
+    /// All values, in the order of [`ParamSpec::range`].
     pub fn flat(&self) -> &[f32] {
         &self.values
     }
@@ -284,12 +296,15 @@ impl Gradients {
     }
 
     /// Add another gradient of the same model.
+    ///
+    /// # Panics
+    /// If it is of another size.
     pub fn add(&mut self, other: &Gradients) {
         assert_eq!(self.values.len(), other.values.len(), "gradients of one model");
         self.values.iter_mut().zip(&other.values).for_each(|(mine, other)| *mine += other);
     }
 
-    /// Multiply every value.
+    /// Multiply every value by `factor`.
     pub fn scale(&mut self, factor: f32) {
         self.values.iter_mut().for_each(|value| *value *= factor);
     }

@@ -75,7 +75,7 @@ impl Pass {
     /// Tables for `config`; buffers come with the first pass.
     ///
     /// # Errors
-    /// A config that training does not serve.
+    /// [`TrainError::Grouped`]: training serves no groups of experts.
     pub fn new(config: &Config) -> Result<Pass, TrainError> {
         if config.n_group > 1 {
             return Err(TrainError::Grouped { n_group: config.n_group });
@@ -104,7 +104,9 @@ impl Pass {
     }
 
     /// Fix the choice of experts of the passes that follow (the weights of the chosen are computed as ever), or free
-    /// it again. The routing must be that of a batch of as many tokens.
+    /// it again.
+    ///
+    /// The passes panic where the routing is not that of a batch of as many tokens, with a list for every layer.
     pub fn replay(&mut self, routing: Option<Routing>) {
         self.replay = routing;
     }
@@ -113,7 +115,7 @@ impl Pass {
     /// `sum of weight * -ln p(target) + seq_aux_alpha * seq_aux` ([`Stats`]).
     ///
     /// # Errors
-    /// Before anything is written: a batch or weights that cannot be run.
+    /// [`TrainError`], before anything is written: a batch or weights that cannot be run.
     pub fn forward_backward(
         &mut self,
         cpu: &Cpu,
@@ -139,7 +141,7 @@ impl Pass {
     /// The forward pass alone, and the log-probability of every target.
     ///
     /// # Errors
-    /// A batch or weights that cannot be run.
+    /// [`TrainError`] for a batch or weights that cannot be run.
     pub fn evaluate(
         &mut self,
         cpu: &Cpu,
@@ -179,7 +181,7 @@ impl Pass {
     /// Logits [T, V] of every row of a batch.
     ///
     /// # Errors
-    /// Weights that cannot be run.
+    /// [`TrainError`] for a batch or weights that cannot be run.
     pub fn logits(
         &mut self,
         cpu: &Cpu,
@@ -198,10 +200,14 @@ impl Pass {
     }
 
     /// The largest attention logit of each head of one layer `[H]` with these weights, its input what it was in the
-    /// batch that passed last: what QK-Clip promises is about these.
+    /// batch that passed last: what QK-Clip (Kimi K2 report, section 2.1) promises is about these. Empty before the
+    /// first batch.
     ///
     /// # Errors
-    /// Weights that cannot be run.
+    /// [`TrainError`] for weights that cannot be run.
+    ///
+    /// # Panics
+    /// If there is no such layer.
     pub fn max_logits_again(
         &mut self,
         cpu: &Cpu,

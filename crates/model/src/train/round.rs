@@ -27,7 +27,8 @@ pub(super) fn check(config: &Config, parameters: &Parameters, is_int4: bool) -> 
     }
 }
 
-/// Round every tensor as the export does ([`super::Quant::Int4Experts`]) into `out`, laid out as the weights.
+/// Round every tensor as the export does ([`super::Quant::Int4Experts`]) into `out`, laid out as the weights and
+/// resized to them.
 pub fn round_as_exported(cpu: &Cpu, parameters: &Parameters, out: &mut Vec<f32>) {
     out.resize(parameters.flat().len(), 0.0);
     let pieces: Vec<(Range<usize>, ParamClass)> = parameters

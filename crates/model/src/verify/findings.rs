@@ -12,9 +12,9 @@ pub(super) const BLOCK_BYTES: usize = 4096;
 /// One thing that is wrong or odd.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
-    /// The file.
+    /// The file's path.
     pub file: String,
-    /// The tensor, where it is about one.
+    /// The tensor's name, where it is about one.
     pub tensor: Option<String>,
     /// The whole sentence, file and tensor included.
     pub what: String,
@@ -46,7 +46,7 @@ pub struct Report {
 pub struct Scanned {
     /// Its values.
     pub scan: Scan,
-    /// Whole blocks in it.
+    /// Whole blocks of 4,096 bytes in it.
     pub n_blocks: usize,
     /// Blocks that are zero throughout.
     pub n_zero_blocks: usize,

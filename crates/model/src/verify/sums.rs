@@ -68,10 +68,10 @@ impl Sum {
     }
 }
 
-/// The sums of the files beside the shards that a run reads, those of them that are there.
+/// The sums of the files beside the shards that a run reads, those of them that are in `dir`.
 ///
 /// # Errors
-/// When one cannot be read.
+/// [`SumsError::Read`] when one cannot be read.
 pub fn small_file_sums(dir: &Path) -> Result<Vec<Sum>, SumsError> {
     let present = SMALL_FILES.iter().map(|name| dir.join(name)).filter(|path| path.is_file());
     present
@@ -124,15 +124,15 @@ fn file_sum(path: &Path) -> io::Result<Sum> {
     }
 }
 
-/// The text of a list.
+/// The text of a list, as `sha256sum` writes it: a line for each sum.
 pub fn write_sums(sums: &[Sum]) -> String {
     sums.iter().map(|sum| format!("{}  {}\n", sum.sha256, sum.file)).collect()
 }
 
-/// Read the list in `path`.
+/// Read the list in `path`, of which at most a MiB is read.
 ///
 /// # Errors
-/// When it cannot be read, a line is not a sum, or there is none.
+/// [`SumsError`] when it cannot be read, a line is not a sum, or there is none.
 pub fn parse_sums(path: &Path) -> Result<Vec<Sum>, SumsError> {
     let shown = path.display().to_string();
     let mut text = String::new();

@@ -40,7 +40,7 @@ pub(crate) fn of(model: &Model, dir: &Path, cache_tokens: usize, dense: Dense) -
     }
 }
 
-/// Read bandwidth of this machine's memory, GB/s.
+/// Read bandwidth of this machine's memory, measured now, GB/s (10^9 bytes).
 pub(crate) fn read_gb_per_s(cpu: &Cpu) -> f64 {
     probe::read_bandwidth(cpu, PROBE_BYTES, PROBE_RUNS) / 1e9
 }

@@ -7,7 +7,7 @@ pub(crate) struct Memory {
     pub(crate) anonymous_bytes: u64,
     /// Mapped files now.
     pub(crate) mapped_bytes: u64,
-    /// Peak of both together.
+    /// Peak of all resident memory.
     pub(crate) peak_bytes: u64,
 }
 

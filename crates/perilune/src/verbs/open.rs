@@ -37,7 +37,7 @@ impl ModelArgs {
 /// The model of a verb that has one without being told.
 pub(crate) struct Chosen {
     pub(crate) args: ModelArgs,
-    /// What outputs call it.
+    /// Its name in outputs.
     pub(crate) name: String,
     /// Keeps a folder that is removed at the end.
     _embedded: Option<Unpacked>,
@@ -234,10 +234,10 @@ pub(crate) fn open(dir: &Path) -> anyhow::Result<Checkpoint> {
     Checkpoint::open(dir).with_context(|| format!("cannot open {}", dir.display()))
 }
 
-/// Whether `n_sequences` of `n_tokens` each fit the model's positions and this machine's memory.
+/// Whether `n_sequences` sequences of `n_tokens` each fit the model's positions and this machine's memory.
 ///
 /// # Errors
-/// The longest context that does.
+/// More tokens than the model has positions, or a cache larger than this machine's memory; with both figures.
 pub(crate) fn check_context(model: &Model, n_tokens: usize, n_sequences: usize) -> anyhow::Result<()> {
     let limit = model.config().max_position_embeddings;
     if n_tokens > limit {

@@ -21,7 +21,7 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
-    /// Loads the model and starts its engine with a cache of `cache_tokens`.
+    /// Loads the model and starts its engine with a cache of `cache_tokens` tokens, rounded up to whole blocks.
     pub(crate) fn start(args: &ModelArgs, cache_tokens: usize, settings: Settings) -> anyhow::Result<Self> {
         let tokenizer = Tokenizer::from_dir(&args.dir)
             .with_context(|| format!("{} needs a tiktoken.model to speak", args.dir.display()))?;

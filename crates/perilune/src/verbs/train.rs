@@ -155,6 +155,9 @@ fn shown(recipe: &Recipe, plan: &Plan) -> Result<String, std::fmt::Error> {
     let (all, active) = (short_count(plan.n_parameters), short_count(plan.n_active));
     writeln!(text, "model       {all} parameters, {active} of them multiply a token")?;
     writeln!(text, "optimizer   {}, seed {}", recipe.optimizer.name(), recipe.seed)?;
+    if let Some(from) = &recipe.from {
+        writeln!(text, "begins      with the weights of {}", from.display())?;
+    }
     for stage in &plan.stages {
         let (tokens, steps) = (short_count(stage.tokens), count(stage.steps));
         writeln!(

@@ -20,11 +20,11 @@ pub const NEW_TOKENS_DEFAULT: u64 = 32_768;
 
 /// What a served model is made of.
 pub struct Parts {
-    /// The engine.
+    /// The engine's thread, spoken to over channels.
     pub engine: EngineHandle,
     /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// How its prompts are written.
+    /// The chat template that its prompts are written by.
     pub template: Template,
     /// Ids that end a sequence, by the model's config; the tokenizer's message ends are added.
     pub eos_ids: Vec<u32>,
@@ -61,7 +61,7 @@ impl LocalModel {
     /// Prepares the grammar's vocabulary, which takes about half a second.
     ///
     /// # Errors
-    /// When the tokenizer and the model do not fit together.
+    /// When the tokenizer has more tokens than the model has logits, or no grammar can be built on it.
     pub fn new(parts: Parts) -> Result<Self, String> {
         let (n_tokens, vocab_size) = (parts.tokenizer.n_vocab(), parts.engine.limits().vocab_size);
         if n_tokens > vocab_size {
@@ -111,9 +111,11 @@ impl LocalModel {
     }
 
     /// Renders, encodes and compiles a chat request. Takes milliseconds for long ones: not for an async thread.
+    /// `top_logprobs` is the number of alternatives told with each token; `None` tells no log-probabilities.
     ///
     /// # Errors
-    /// A schema that is refused, or a prompt that does not fit.
+    /// Status 400: a schema that the grammar refuses, or a prompt that, with the tokens asked for, is longer than
+    /// [`Self::context_tokens_max`].
     pub fn prepare(&self, request: &Request, top_logprobs: Option<u32>) -> Result<Prepared, ApiError> {
         let (prompt, opening) = self.prompt(request);
         let constraint = constraint_spec(request, opening)?.filter(|_| self.has_grammar);
@@ -132,10 +134,10 @@ impl LocalModel {
         })
     }
 
-    /// The same for a raw prompt.
+    /// The same for the token ids of a raw prompt, without template, grammar or tools.
     ///
     /// # Errors
-    /// A prompt that is empty or does not fit.
+    /// Status 400: a prompt that is empty or, with `max_tokens`, longer than [`Self::context_tokens_max`].
     pub fn prepare_raw(
         &self,
         prompt: Vec<u32>,
@@ -183,11 +185,11 @@ impl LocalModel {
         }
     }
 
-    /// Sends one choice of a prepared request to the engine. The first choice has number 0; later ones draw with a
-    /// seed of their own and wait for `first`'s prompt.
+    /// Sends one choice of a prepared request to the engine. Choices after the first name it as `first`, whose prompt
+    /// they share and do not count again in `progress`; each wants a seed of its own.
     ///
     /// # Errors
-    /// A full queue, or settings that the engine refuses.
+    /// A full queue (status 429), an engine that stops (503), or settings that it refuses (400).
     pub fn start(
         &self,
         prepared: &Prepared,
@@ -303,7 +305,7 @@ fn is_strict(tool: &perilune_chat::message::Tool) -> bool {
 /// A seed for a request that names none.
 ///
 /// # Errors
-/// When the system gives no random bytes.
+/// Status 500: the system gives no random bytes.
 pub fn random_seed() -> Result<u64, ApiError> {
     getrandom::u64().map_err(|error| ApiError::internal(&error))
 }

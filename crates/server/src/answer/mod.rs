@@ -36,17 +36,17 @@ pub enum Piece {
 /// How a choice ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct End {
-    /// Why.
+    /// Why it ended.
     pub finish: Finish,
-    /// The stop string that ended it.
+    /// The stop string that ended it, which is not part of its text.
     pub stop_string: Option<String>,
-    /// What was still open.
+    /// What was still open at the end: a thought or a call that was cut off.
     pub left_open: Option<Open>,
-    /// What it used.
+    /// Tokens that it used; a prompt shared by choices is counted with the first.
     pub usage: Usage,
 }
 
-/// What an answer has used so far, readable while it runs and after it was dropped.
+/// Tokens that one choice has used so far, readable while it runs and after it was dropped.
 #[derive(Debug)]
 pub struct Progress {
     made: Instant,
@@ -98,7 +98,7 @@ impl Progress {
         }
     }
 
-    /// Sets the counts.
+    /// Replaces all counts.
     pub fn set(&self, usage: Usage) {
         self.prompt.store(usage.prompt_tokens, Ordering::Relaxed);
         self.cached.store(usage.cached_tokens, Ordering::Relaxed);
@@ -118,7 +118,7 @@ pub struct Folded {
     pub end: End,
 }
 
-/// Several choices' counts as one; choices that share a prompt count it with the first of them.
+/// Several choices' tokens added up, count by count.
 #[must_use]
 pub fn sum(usages: impl IntoIterator<Item = Usage>) -> Usage {
     usages.into_iter().fold(Usage::default(), |sum, usage| Usage {

@@ -9,14 +9,14 @@ use perilune_chat::model::{ChatModel, Event, EventStream, ModelError};
 use perilune_engine::request::Class;
 use std::sync::Arc;
 
-/// A model of this process with its id and service class: what an agent holds.
+/// A model of this process as a [`ChatModel`], with its id and service class.
 #[derive(Clone)]
 pub struct ServedModel {
-    /// Model id.
+    /// Id that requests name it by.
     pub name: String,
     /// The model.
     pub model: LocalModel,
-    /// Its class.
+    /// Service class that its requests wait in.
     pub class: Class,
 }
 

@@ -10,7 +10,7 @@ pub struct StopStrings {
 }
 
 impl StopStrings {
-    /// Watches for these; none may be empty.
+    /// Watches for these; none may be empty, or the answer ends before its first character.
     #[must_use]
     pub fn new(stops: &[String]) -> Self {
         Self { stops: stops.to_vec(), held: String::new() }
@@ -32,7 +32,7 @@ impl StopStrings {
         (std::mem::replace(&mut self.held, rest), None)
     }
 
-    /// What was held, as nothing can follow it.
+    /// The text that was held: call it where no more of the answer follows.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

@@ -35,7 +35,7 @@ use axum::{Extension, Router};
 use http::{HeaderValue, StatusCode, header};
 use std::sync::Arc;
 
-/// Largest form, bytes.
+/// Largest form, bytes (1 MiB).
 pub const FORM_BYTES_MAX: usize = 1 << 20;
 /// Name of the admin key that is made at the first start.
 pub const FIRST_KEY_NAME: &str = "first admin key";
@@ -64,6 +64,9 @@ impl Console {
     }
 
     /// Mounts another crate's pages behind the same login and in the same navigation.
+    ///
+    /// # Panics
+    /// When a page's path is taken already; where it is one of the console's own, [`Self::routes`] panics instead.
     #[must_use]
     pub fn with_guests(self, entries: Vec<Entry>, guests: Router<App>) -> Self {
         let inner = &self.inner;
@@ -100,7 +103,7 @@ impl Console {
             .layer(Extension(self.clone()))
     }
 
-    /// The pages of the navigation.
+    /// The pages of the navigation, in its order.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.inner.entries
@@ -122,7 +125,7 @@ impl Console {
 /// Makes the first admin key where there never was one, for the binary to print; `None` where there was.
 ///
 /// # Errors
-/// When the database fails.
+/// When the database fails, or the system gives no random bytes.
 pub async fn first_admin_key(store: &Store) -> Result<Option<NewKey>, StoreError> {
     if store.keys().await?.iter().any(|key| key.kind == KeyKind::Admin) {
         return Ok(None);

@@ -21,15 +21,15 @@ pub struct ModelCard {
     pub name: String,
     /// Whether its weights are Kimi K2's, whose licence asks for the line "Kimi K2".
     pub is_kimi_k2: bool,
-    /// Architecture: what, and how much.
+    /// Architecture: rows of what, and how much.
     pub architecture: Vec<(String, String)>,
-    /// Memory plan.
+    /// The parts of the memory plan, in its order.
     pub memory: Vec<Memory>,
     /// The plan's sentence: whether it fits this machine.
     pub verdict: Option<String>,
-    /// Kernels in use: for what, and which.
+    /// Kernels in use: rows of for what, and which.
     pub kernels: Vec<(String, String)>,
-    /// What this machine's memory was measured to give, GB/s.
+    /// Read bandwidth measured on this machine's memory, GB/s (10^9 bytes); `None` where it was not measured.
     pub possible_gb_per_s: Option<f64>,
 }
 
@@ -38,7 +38,7 @@ pub struct ModelCard {
 pub struct Memory {
     /// What for.
     pub name: String,
-    /// How much.
+    /// Bytes that it takes.
     pub bytes: u64,
     /// What to know of it; may be empty.
     pub note: String,

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 
-/// Name of the cookie.
+/// Name of the cookie that holds a login.
 pub const COOKIE: &str = "perilune_session";
 /// Header in which a page's script sends its token.
 pub const TOKEN_HEADER: &str = "x-perilune-token";
-/// Field in which a form sends it.
+/// Field in which a form sends its token.
 pub const TOKEN_FIELD: &str = "form_token";
-/// How long a login lasts.
+/// Time from a login to its end, used or not.
 pub const SESSION_TIME: Duration = Duration::from_secs(12 * 3600);
 /// Logins at once; the one that would end first makes room.
 pub const SESSIONS_MAX: usize = 1_000;
@@ -39,9 +39,9 @@ struct Kept {
 pub struct Session {
     /// Digest of the cookie.
     id: [u8; 32],
-    /// Digest of the key that was shown at the login.
+    /// [`crate::store::digest`] of the key that was shown at the login.
     pub key_digest: [u8; 32],
-    /// What every form and script of its pages sends along.
+    /// What every form and script of its pages sends along: 64 hexadecimal digits.
     pub token: String,
 }
 
@@ -58,10 +58,10 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a login by a key; the cookie's value.
+    /// Begins a login by the key of this digest; returns the cookie's value, 64 hexadecimal digits.
     ///
     /// # Errors
-    /// When the system gives no random bytes.
+    /// Status 500: the system gives no random bytes.
     pub fn begin(&self, key_digest: [u8; 32]) -> Result<String, ApiError> {
         let (cookie, token, now) = (secret()?, secret()?, Instant::now());
         let id = Sha256::digest(cookie.as_bytes()).into();

@@ -6,9 +6,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 /// A page of the navigation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it is.
+    /// Path of its address, such as `/console/chat`.
     pub path: String,
-    /// What it is called.
+    /// Its name in the navigation.
     pub name: String,
 }
 
@@ -76,7 +76,7 @@ impl Console {
     }
 }
 
-/// The hidden field that every form of a logged-in page carries.
+/// The hidden field [`super::TOKEN_FIELD`], which every form of a logged-in page carries.
 #[must_use]
 pub fn token_field(session: &Session) -> Markup {
     html! { input type="hidden" name=(super::session::TOKEN_FIELD) value=(session.token); }

@@ -35,10 +35,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Header that names a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Pages to mount beside the endpoints; they share the app.
+/// Pages to mount beside the endpoints; they share the app. [`crate::console::Console::routes`] makes them.
 pub type Pages = Router<App>;
 
-/// All endpoints; `pages` are mounted beside them (the console, later the agent's pages).
+/// All endpoints, with `pages` mounted beside them.
+///
+/// # Panics
+/// When a page has the path of an endpoint.
 pub fn router(app: App, pages: Pages) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::create))

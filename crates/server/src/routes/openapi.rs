@@ -31,7 +31,7 @@ const BODY_ERRORS: &[&str] = &["400", "401", "403", "404", "408", "413", "415", 
 /// Statuses that an endpoint without one may fail with.
 const PLAIN_ERRORS: &[&str] = &["401", "403", "500"];
 
-/// The document as a JSON value.
+/// The document: OpenAPI 3.1.0, schemas in JSON Schema draft 2020-12. The console's pages are not in it.
 #[must_use]
 pub fn document() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {

@@ -13,7 +13,7 @@ pub enum StoreError {
         /// SQLite's words.
         problem: String,
     },
-    /// No room for what is to be kept.
+    /// The disk is full.
     #[error("the disk of the data folder is full; make room there")]
     Full,
     /// A later version wrote the file.
@@ -29,13 +29,13 @@ pub enum StoreError {
     /// SQLite failed.
     #[error("the database failed: {0}")]
     Sqlite(rusqlite::Error),
-    /// No thread.
+    /// The system gives no thread for the database.
     #[error("the system gives no thread for the database: {0}")]
     Thread(std::io::Error),
-    /// No random bytes.
+    /// The system gives no random bytes for a key.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
-    /// The thread has ended.
+    /// The database's thread has ended.
     #[error("the database's thread has ended; restart the server")]
     Closed,
     /// No key fits what was named.
@@ -49,13 +49,13 @@ pub enum StoreError {
         "key {id} is revoked, so nothing of it can change; make another with `perilune keys create NAME`"
     )]
     Revoked {
-        /// Its id.
+        /// Id of the key.
         id: i64,
     },
     /// Nothing can be added to what has no end.
     #[error("key {id} has no balance to add to: it may spend without end; give it one with `--balance`")]
     NoBalance {
-        /// Its id.
+        /// Id of the key.
         id: i64,
     },
     /// No price is set.
@@ -69,7 +69,7 @@ pub enum StoreError {
     ManyKeys {
         /// What was named.
         named: String,
-        /// How many.
+        /// Number of keys that fit.
         n: usize,
     },
 }

@@ -46,11 +46,11 @@ pub struct KeyLimits {
 pub struct Key {
     /// Number in the database.
     pub id: i64,
-    /// What its owner calls it.
+    /// Its name, for people; several keys may have one.
     pub name: String,
     /// What it opens.
     pub kind: KeyKind,
-    /// Its first characters.
+    /// Its first ten characters, `sk-` included, to recognise it by.
     pub prefix: String,
     /// Unix time of its making, milliseconds.
     pub created_ms: i64,
@@ -87,13 +87,13 @@ pub enum BalanceChange {
 /// A key just made.
 #[derive(Debug)]
 pub struct NewKey {
-    /// The key itself, which is nowhere kept.
+    /// The key itself, which is kept nowhere: `sk-` and 64 hexadecimal digits.
     pub secret: String,
     /// What is kept.
     pub key: Key,
 }
 
-/// What the database keeps of a key.
+/// SHA-256 of a key's bytes: what the database keeps of it.
 #[must_use]
 pub fn digest(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
@@ -152,7 +152,7 @@ fn named(connection: &Connection, text: &str) -> Result<Key, StoreError> {
 }
 
 impl Store {
-    /// Makes a key.
+    /// Makes a key; `balance` is what it may spend, `None` without end.
     ///
     /// # Errors
     /// When the database fails, or the system gives no random bytes.
@@ -235,7 +235,7 @@ impl Store {
     /// Ends a key, named by its id, its shown prefix or the key itself. Ending it twice changes nothing.
     ///
     /// # Errors
-    /// When no key, or more than one, is meant.
+    /// When no key, or more than one, is meant, or the database fails.
     pub async fn revoke_key(&self, text: &str) -> Result<Key, StoreError> {
         let text = text.to_owned();
         self.run(move |connection| {
@@ -251,7 +251,8 @@ impl Store {
     /// request.
     ///
     /// # Errors
-    /// When no key, or more than one, is meant; a revoked one; or a sum for a key that has no balance.
+    /// When no key, or more than one, is meant; a revoked one; a sum for a key that has no balance; or when the
+    /// database fails.
     pub async fn change_key(&self, text: &str, change: KeyChange) -> Result<Key, StoreError> {
         let text = text.to_owned();
         self.run(move |connection| {

@@ -13,7 +13,7 @@ pub enum Status {
     Open,
     /// Answered in full.
     Done,
-    /// The client went away; what was generated until then is charged.
+    /// The client went away or read too slowly; what was generated until then is charged.
     Cancelled,
     /// The server failed; nothing is charged.
     Failed,
@@ -51,11 +51,11 @@ impl Status {
 pub struct Opened {
     /// Id that the client got.
     pub request_id: String,
-    /// Whose; `None` where the server needs no key.
+    /// Id of the key that asked; `None` where the server needs none.
     pub key_id: Option<i64>,
     /// Model id as served.
     pub model: String,
-    /// Service class.
+    /// Service class: `latency`, `throughput` or `upstream`.
     pub class: &'static str,
     /// Path of the endpoint.
     pub route: &'static str,
@@ -64,9 +64,9 @@ pub struct Opened {
 /// A request as it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// How.
+    /// How it ended; not [`Status::Open`].
     pub status: Status,
-    /// What it used.
+    /// Tokens that it used, of all choices together.
     pub usage: Usage,
 }
 
@@ -75,23 +75,23 @@ pub struct Outcome {
 pub struct Line {
     /// Id that the client got.
     pub request_id: String,
-    /// Whose.
+    /// Id of the key that asked; `None` where the server needed none.
     pub key_id: Option<i64>,
     /// Model id as served.
     pub model: String,
-    /// Service class.
+    /// Service class: `latency`, `throughput` or `upstream`.
     pub class: String,
     /// Path of the endpoint.
     pub route: String,
-    /// Unix time, milliseconds.
+    /// When it was opened: Unix time, milliseconds.
     pub opened_ms: i64,
-    /// Unix time, milliseconds.
+    /// When it was settled: Unix time, milliseconds; `None` while it is open.
     pub settled_ms: Option<i64>,
     /// How it stands.
     pub status: Status,
-    /// What it used.
+    /// Tokens that it used; zero while it is open.
     pub usage: Usage,
-    /// What it cost.
+    /// What it cost; zero while it is open.
     pub cost: Usd,
 }
 
@@ -102,14 +102,14 @@ pub struct Period {
     pub from_ms: Option<i64>,
     /// Opened before it.
     pub until_ms: Option<i64>,
-    /// Of this key.
+    /// Of the key with this id.
     pub key_id: Option<i64>,
 }
 
 /// Sums over lines of one key, model and day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Whose; `None` where no key was needed.
+    /// Id of the key that asked; `None` where the server needed none.
     pub key_id: Option<i64>,
     /// Model id as served.
     pub model: String,
@@ -117,7 +117,7 @@ pub struct Totals {
     pub day: String,
     /// Number of lines.
     pub n_requests: u64,
-    /// What they used.
+    /// Tokens that they used.
     pub usage: Usage,
     /// What they cost.
     pub cost: Usd,
@@ -218,7 +218,8 @@ impl Store {
         })
     }
 
-    /// Settles a request's line without waiting; a failure is logged. For the moment a request's answer is dropped.
+    /// Settles a request's line and takes its cost, at the model's price of that moment, off the key's balance. Does
+    /// not wait for it, as it is called where an answer is dropped: a failure is logged.
     pub fn settle_line(&self, request_id: String, outcome: Outcome) {
         let job = move |connection: &mut Connection| {
             if let Err(error) = settle(connection, &request_id, outcome) {
@@ -238,7 +239,8 @@ impl Store {
         self.run(|_| Ok(())).await
     }
 
-    /// Marks the lines that an ended process left open. Call it once, before serving, as the only server of the file.
+    /// Marks the lines that an ended process left open as lost; returns their number. Call it once, before serving, as
+    /// the only server of the file.
     ///
     /// # Errors
     /// When the database fails.
@@ -250,7 +252,7 @@ impl Store {
         .await
     }
 
-    /// The latest lines of a period, newest first.
+    /// The latest `n_max` lines of a period, newest first.
     ///
     /// # Errors
     /// When the database fails.
@@ -268,7 +270,7 @@ impl Store {
         .await
     }
 
-    /// Sums of a period by key, model and day.
+    /// Sums of a period by key, model and day (UTC), oldest day first.
     ///
     /// # Errors
     /// When the database fails.

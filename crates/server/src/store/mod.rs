@@ -41,10 +41,11 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens (or makes) the file and brings its schema up to date.
+    /// Opens (or makes) the file and brings its schema up to date. A store waits five seconds for another process's
+    /// write before it fails.
     ///
     /// # Errors
-    /// When the file cannot be opened, or was written by a newer Perilune.
+    /// When the file cannot be opened, was written by a newer Perilune, or the system gives no thread.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let at = |source| StoreError::at(path, &source);
         let connection = Connection::open(path).map_err(at)?;
@@ -54,10 +55,10 @@ impl Store {
         Ok(Self { reader: Some(Arc::new(Mutex::new(reader))), ..store })
     }
 
-    /// A store that lives as long as this process.
+    /// A store in memory, which ends with its last clone.
     ///
     /// # Errors
-    /// When SQLite gives no memory.
+    /// When SQLite gives no memory or the system no thread.
     pub fn in_memory() -> Result<Self, StoreError> {
         Self::start(Connection::open_in_memory()?)
     }

@@ -11,7 +11,7 @@ pub struct Usd {
 }
 
 impl Usd {
-    /// From dollars; beyond nine billion it saturates.
+    /// From dollars, to the nearest billionth; beyond nine billion dollars it saturates, and NaN is zero.
     #[must_use]
     pub fn from_dollars(dollars: f64) -> Self {
         Self { nano: (dollars * 1e9).round() as i64 }
@@ -24,13 +24,14 @@ impl Usd {
     }
 }
 
+/// Dollars with six decimals.
 impl std::fmt::Display for Usd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.6}", self.dollars())
     }
 }
 
-/// What a token of one model costs; dollars per million tokens are thousandths of `nano` here.
+/// What one token of a model costs: a dollar per million tokens is 1,000 billionths a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     /// A prompt token that had to be computed.
@@ -41,11 +42,11 @@ pub struct Price {
     pub output: Usd,
 }
 
-/// Dollars per million tokens that a price may have.
+/// Highest price that may be typed, dollars per million tokens; [`Price`] itself does not check it.
 pub const PRICE_DOLLARS_MAX: f64 = 1e6;
 
 impl Price {
-    /// From dollars per million tokens, as price lists print them.
+    /// From dollars per million tokens, as price lists print them, to the nearest thousandth.
     #[must_use]
     pub fn per_million(input: f64, cached: f64, output: f64) -> Self {
         let token = |dollars: f64| Usd::from_dollars(dollars / 1e6);
@@ -127,7 +128,7 @@ impl Store {
     /// Takes a model's price away: its tokens cost nothing from now on.
     ///
     /// # Errors
-    /// When none is set.
+    /// When none is set, or the database fails.
     pub async fn remove_price(&self, model: &str) -> Result<(), StoreError> {
         let model = model.to_owned();
         self.run(move |connection| {

@@ -34,13 +34,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence of an endpoint.
 const SILENCE_MAX: Duration = Duration::from_secs(300);
 
-/// In which shape an endpoint is asked.
+/// Which API an endpoint speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dialect {
-    /// `POST /chat/completions`, key in `Authorization: Bearer`.
+    /// OpenAI's Chat Completions: `POST /chat/completions`, key in `Authorization: Bearer`.
     #[default]
     OpenAi,
-    /// `POST /messages`, key in `x-api-key`.
+    /// Anthropic's Messages: `POST /messages`, key in `x-api-key`, `anthropic-version: 2023-06-01`.
     Anthropic,
 }
 
@@ -49,15 +49,16 @@ pub enum Dialect {
 pub struct Endpoint {
     /// Base address, such as `https://api.example.com/v1`; `/chat/completions` or `/messages` is added.
     pub base_url: String,
-    /// The server's own key there.
+    /// The server's own key there; `None` sends none.
     pub api_key: Option<String>,
     /// The model's id there.
     pub model: String,
-    /// Its shape.
+    /// The API that it speaks.
     pub dialect: Dialect,
 }
 
-/// A client of one endpoint.
+/// A client of one endpoint; clones share its connections. It gives up after ten seconds without a connection, or
+/// five minutes in which nothing comes.
 #[derive(Clone)]
 pub struct Upstream {
     model: Arc<str>,
@@ -100,7 +101,7 @@ impl Upstream {
     /// A client; nothing is sent yet.
     ///
     /// # Errors
-    /// An address that is none, or a key that no header can carry.
+    /// One sentence: an address that is not HTTP or HTTPS with a host, or a key that no header can carry.
     pub fn new(endpoint: Endpoint) -> Result<Self, String> {
         let Endpoint { base_url, api_key, model, dialect } = endpoint;
         let path = match dialect {

@@ -125,7 +125,8 @@ const DISTRACTORS: &[(&str, &str, &str, &str)] = &[
 /// Most of them beside the others.
 const N_DISTRACTORS_MAX: usize = 2;
 
-/// All tools renamed, their parameters renamed and reordered, in random order, with up to two that never help.
+/// The embedded model's tools but `edit_file`, in random order, renamed, their parameters renamed and reordered, with up
+/// to two tools that do nothing.
 pub fn draw(names: &mut Names, rng: &mut Rng) -> Vec<Costume> {
     loop {
         let mut costumes: Vec<Costume> =

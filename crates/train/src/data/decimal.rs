@@ -5,7 +5,7 @@ use std::fmt;
 /// Digits after the point that are kept at most.
 const PLACES_MAX: u32 = 12;
 
-/// A decimal number.
+/// A decimal number: an integer of 128 bits and its digits after the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decimal {
     units: i128,
@@ -31,6 +31,9 @@ impl Decimal {
     }
 
     /// The sum.
+    ///
+    /// # Panics
+    /// Beyond 128 bits, where overflow is checked.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         let places = self.places.max(other.places);
@@ -44,6 +47,9 @@ impl Decimal {
     }
 
     /// The product.
+    ///
+    /// # Panics
+    /// When it has more than 12 digits after the point; beyond 128 bits, where overflow is checked.
     #[must_use]
     pub fn times(self, other: Self) -> Self {
         let places = self.places + other.places;
@@ -51,13 +57,13 @@ impl Decimal {
         Self { units: self.units * other.units, places }
     }
 
-    /// Below zero.
+    /// Whether it is below zero.
     #[must_use]
     pub fn is_negative(self) -> bool {
         self.units < 0
     }
 
-    /// Zero.
+    /// Whether it is zero.
     #[must_use]
     pub fn is_zero(self) -> bool {
         self.units == 0

@@ -13,9 +13,9 @@ pub type Files = BTreeMap<String, String>;
 pub struct Episode {
     /// The skill it asks for.
     pub family: Family,
-    /// What kind of task of that skill.
+    /// What kind of task of that skill: a section of its file of sentences.
     pub kind: &'static str,
-    /// Whether training may see its sentence.
+    /// Whether training sees the form of its sentence.
     pub split: Split,
     /// The sentence that the user writes.
     pub sentence: String,
@@ -37,7 +37,7 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// The goal of one file.
+    /// The goal that one file holds this text.
     #[must_use]
     pub fn file(path: &str, text: &str) -> Self {
         Self { files: Files::from([(path.to_owned(), text.to_owned())]) }

@@ -3,6 +3,7 @@
 //! A fifth of the forms is held out: training never sees them, and evaluation reports them apart.
 
 use super::Family;
+use super::phrasing;
 use super::rng::Rng;
 use std::sync::LazyLock;
 
@@ -27,13 +28,14 @@ pub struct Form {
 }
 
 impl Form {
-    /// The sentence with its places filled.
-    ///
-    /// # Panics
-    /// When a place of the form is not among `values`: the forms are part of this program, and a test fills all.
+    /// The form as one person might say it: a form that training may see in other words most of the time, one that
+    /// is held out as it stands.
     #[must_use]
-    pub fn fill(&self, values: &[(&str, &str)]) -> String {
-        fill(self.text, values)
+    pub fn phrased(&self, rng: &mut Rng) -> String {
+        match self.split {
+            Split::Train => phrasing::varied(self.text, rng),
+            Split::HeldOut => self.text.to_owned(),
+        }
     }
 
     /// What the sentence asks for, in the few words that the expert's first thought says it with.
@@ -67,7 +69,12 @@ impl Form {
     }
 }
 
-fn fill(text: &str, values: &[(&str, &str)]) -> String {
+/// A form's text with its places filled.
+///
+/// # Panics
+/// When a place is not among `values`: the forms are part of this program, and a test fills all.
+#[must_use]
+pub fn fill(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {

@@ -7,6 +7,7 @@ pub mod episode;
 pub mod families;
 pub mod forms;
 pub mod names;
+pub mod phrasing;
 pub mod pretrain;
 pub mod rng;
 pub mod sample;

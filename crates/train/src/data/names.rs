@@ -32,7 +32,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// A bare name: syllables, letters or a word, sometimes with digits, `_` or `-`.
+    /// A bare name, given once: syllables, letters or a word, sometimes with digits, `_` or `-`.
     pub fn name(&mut self, rng: &mut Rng) -> String {
         loop {
             let name = fresh_name(rng);
@@ -48,7 +48,7 @@ impl Names {
         self.file_of(rng, extension)
     }
 
-    /// A file name with this extension.
+    /// A file name with this extension, which is given without its point.
     pub fn file_of(&mut self, rng: &mut Rng, extension: &str) -> String {
         format!("{}.{extension}", self.name(rng))
     }
@@ -59,7 +59,7 @@ impl Names {
         if rng.one_in(4) { format!("{}/{file}", self.name(rng)) } else { file }
     }
 
-    /// A key as records have them: letters and digits, with or without a dash.
+    /// A key as records have them, given once: a name, or capitals and digits with or without a dash.
     pub fn key(&mut self, rng: &mut Rng) -> String {
         loop {
             let key = match rng.below(3) {
@@ -141,13 +141,13 @@ pub enum NumberKind {
 }
 
 impl NumberKind {
-    /// A kind.
+    /// A random kind of up to four digits; one in three has two decimals.
     pub fn random(rng: &mut Rng) -> Self {
         let n_digits = rng.within(1, 4);
         if rng.one_in(3) { Self::Cents { n_digits } } else { Self::Whole { n_digits } }
     }
 
-    /// A number of this kind, not zero.
+    /// A number of this kind in digits, not zero.
     pub fn number(self, rng: &mut Rng) -> String {
         match self {
             Self::Whole { n_digits } => some_digits(rng, n_digits),

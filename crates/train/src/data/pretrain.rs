@@ -157,10 +157,7 @@ fn declarations(rng: &mut Rng) -> String {
             "search_files" => "find",
             _ => tool.split('_').next().unwrap_or(tool),
         };
-        let parameters: Vec<String> = (costume.names().zip(&costume.real_names))
-            .map(|(name, real)| format!("\"{name}\":\"{real}\""))
-            .collect();
-        let _ = writeln!(text, "{verb}\nfunctions.{} {{{}}}", costume.declaration.name, parameters.join(","));
+        let _ = writeln!(text, "{verb}\n{}", costume.naming());
     }
     text
 }
@@ -189,7 +186,7 @@ fn sentences(rng: &mut Rng) -> String {
         ];
         let mut places = places.map(|(place, value)| (place, value.as_str())).to_vec();
         places.push(("op", op));
-        let _ = writeln!(text, "{}\n{}", form.fill(&places), form.plan(&places));
+        let _ = writeln!(text, "{}\n{}", forms::fill(&form.phrased(rng), &places), form.plan(&places));
     }
     text
 }

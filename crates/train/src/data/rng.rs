@@ -13,12 +13,12 @@ impl Rng {
         Self(rng::Rng::new(rng::Rng::mixed(seed, index)))
     }
 
-    /// A number in `0..n`, where `n` is above 0.
+    /// A number in `0..n`; 0 where `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         self.0.below(n as u64) as usize
     }
 
-    /// A number in `low..=high`.
+    /// A number in `low..=high`; `low` may not be above `high`.
     pub fn within(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low + 1)
     }
@@ -34,6 +34,9 @@ impl Rng {
     }
 
     /// One of `options`.
+    ///
+    /// # Panics
+    /// When there are none.
     pub fn pick<'o, T>(&mut self, options: &'o [T]) -> &'o T {
         &options[self.below(options.len())]
     }

@@ -21,7 +21,7 @@ const N_TURNS_MAX: usize = 2_000;
 /// How often things go wrong on the way, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Noise {
-    /// Turns before which a wrong call is made; it carries no weight, and the right one follows.
+    /// Of a hundred turns, those before which a wrong call is made; it carries no weight, and the right one follows.
     pub wrong_call_percent: usize,
 }
 
@@ -33,17 +33,17 @@ impl Noise {
 /// A training sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Token ids.
+    /// Token ids `[T]`.
     pub ids: Vec<u32>,
     /// The assistant turns that carry weight, as ranges of `ids`; each begins with its thinking and ends with its
     /// end-of-message token.
     pub turns: Vec<Range<usize>>,
 }
 
-/// The samples of one episode, in order.
+/// The samples of one episode, in order; at least one.
 ///
 /// # Errors
-/// The world cannot be played here.
+/// [`SessionError`]: the world cannot be played here.
 pub fn samples(
     episode: &mut Episode,
     agent: &Profile,
@@ -63,14 +63,14 @@ pub fn samples(
 pub struct Stretch {
     /// The dialogue, the last turn included.
     pub conversation: Conversation,
-    /// For each assistant message, whether it carries weight.
+    /// For each assistant message in order, whether it carries weight.
     pub has_weight: Vec<bool>,
 }
 
-/// Plays an episode with its expert; `take` gets each stretch.
+/// Plays an episode with its expert; `take` gets each stretch. Returns the world as it was left.
 ///
 /// # Errors
-/// The world cannot be played here.
+/// [`SessionError`]: the world cannot be played here.
 pub fn play(
     episode: &mut Episode,
     agent: &Profile,
@@ -131,7 +131,7 @@ impl Guide {
     }
 }
 
-/// A call as its text.
+/// A call with its arguments as JSON text.
 #[must_use]
 pub fn wanted(call: &Call) -> Wanted {
     let arguments = serde_json::to_string(&call.arguments).expect("a map of strings and numbers is JSON");
@@ -237,7 +237,7 @@ fn ids_and_turns(rendered: &Rendered, tokenizer: &Tokenizer) -> (Vec<u32>, Vec<R
     (ids, turns)
 }
 
-/// The texts between special tokens, for training a vocabulary.
+/// The texts of a stretch between special tokens, for training a vocabulary.
 #[must_use]
 pub fn texts(stretch: &Stretch) -> Vec<String> {
     let template = Template { generation_prompt: false, ..Template::default() };

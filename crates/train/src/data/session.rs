@@ -24,13 +24,13 @@ const N_COUNTS_MAX: usize = 20_000;
 /// Why an episode cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The folder of the world.
+    /// The folder of the world cannot be used.
     #[error("the episode's folder cannot be used: {0}; make room in the folder for temporary files")]
     Folder(#[from] std::io::Error),
-    /// The episode's tools.
+    /// The episode's tools do not stand together.
     #[error(transparent)]
     Tools(#[from] RegistryError),
-    /// The context.
+    /// The conversation does not fit its budget.
     #[error(transparent)]
     Context(#[from] ContextError),
 }
@@ -38,9 +38,9 @@ pub enum SessionError {
 /// A call to be made, as its writer put it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// Tool.
+    /// Name of the tool as the model sees it.
     pub name: String,
-    /// JSON text.
+    /// The arguments as JSON text, valid or not.
     pub arguments: String,
 }
 
@@ -60,10 +60,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Lays the world out in a folder of its own.
+    /// Lays the world out in a temporary folder of its own, which goes with the session.
     ///
     /// # Errors
-    /// The folder cannot be made, or the tools do not stand together.
+    /// [`SessionError::Folder`] or [`SessionError::Tools`].
     pub fn open(episode: &Episode, agent: &Profile, counter: &SharedCounter) -> Result<Self, SessionError> {
         let folder = fresh_folder()?;
         for (path, text) in &episode.files {
@@ -87,7 +87,7 @@ impl Session {
     /// What the model is shown now.
     ///
     /// # Errors
-    /// When it cannot be made short enough.
+    /// [`SessionError::Context`]: it cannot be made short enough.
     pub fn view(&mut self) -> Result<View, SessionError> {
         Ok(context::fit(&self.profile, &self.transcript, &mut self.folds, self.counter.as_ref())?)
     }
@@ -153,7 +153,7 @@ impl Session {
     /// The files as they are now.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The system's, where the folder cannot be read.
     pub fn files(&self) -> std::io::Result<Files> {
         let mut files = Files::new();
         collect(self.folder.path(), "", &mut files)?;
@@ -200,7 +200,7 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// A counter of the published template.
+    /// A counter of Kimi K2 Thinking's chat template with this tokenizer.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self { tokenizer, template: Template::default(), counts: Mutex::default() }

@@ -20,7 +20,7 @@ pub struct Step {
     pub call: Option<Call>,
     /// The answer, where there is no call.
     pub answer: String,
-    /// The step is over even when its call fails: the failure is what it finds out.
+    /// Whether the step is over even when its call fails: the failure is what it finds out.
     pub may_fail: bool,
 }
 
@@ -52,13 +52,13 @@ pub fn read(path: &str) -> Step {
     Step::calling("read_file", &[("path", path.into())])
 }
 
-/// The page of a file that begins at a line.
+/// The page of a file that begins at a line, from 1.
 #[must_use]
 pub fn read_from(path: &str, line: usize) -> Step {
     Step::calling("read_file", &[("path", path.into()), ("from", line.into())])
 }
 
-/// A whole file.
+/// A whole file written.
 #[must_use]
 pub fn write(path: &str, text: &str) -> Step {
     Step::calling("write_file", &[("path", path.into()), ("text", text.into())])

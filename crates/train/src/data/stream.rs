@@ -29,12 +29,12 @@ pub enum Stage {
 
 /// Families by how often an episode is drawn from them, in percent.
 const MIX: [(Family, usize); 6] = [
-    (Family::Sum, 21),
-    (Family::Trail, 10),
-    (Family::Compare, 18),
-    (Family::Edit, 17),
-    (Family::Choose, 20),
-    (Family::Recover, 14),
+    (Family::Sum, 24),
+    (Family::Trail, 8),
+    (Family::Compare, 22),
+    (Family::Edit, 12),
+    (Family::Choose, 24),
+    (Family::Recover, 10),
 ];
 /// Of a hundred sequences of [`Stage::Episodes`], those that are text of [`Stage::Text`], so that copying is not lost.
 const TEXT_PERCENT: usize = 15;
@@ -81,10 +81,10 @@ impl Stream {
         }
     }
 
-    /// Sequence `index`.
+    /// Sequence `index`, the same at every call.
     ///
     /// # Errors
-    /// An episode's folder cannot be made.
+    /// [`SessionError`]: an episode cannot be played here.
     pub fn draw(&self, index: u64) -> Result<Sequence, SessionError> {
         let mut rng = Rng::at(self.seed, index);
         let is_text = match self.stage {

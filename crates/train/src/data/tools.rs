@@ -24,7 +24,7 @@ pub struct Costume {
     pub tool: Option<&'static str>,
     /// What the model reads.
     pub declaration: Declaration,
-    /// For each declared parameter in order, the real tool's name of it.
+    /// For each declared parameter in order, the real tool's name of it; of no use for a tool that does nothing.
     pub real_names: Vec<&'static str>,
 }
 
@@ -33,9 +33,9 @@ pub struct Costume {
 pub struct Fault {
     /// Name of the agent's tool.
     pub tool: String,
-    /// How many calls fail.
+    /// Number of calls that fail, before the first that does not.
     pub n_times: usize,
-    /// What they answer.
+    /// What a failing call answers.
     pub sentence: &'static str,
 }
 
@@ -60,7 +60,7 @@ impl Kit {
     /// The tools of one episode. Its faults begin anew with each registry.
     ///
     /// # Errors
-    /// Costumes with the same or an illegal name.
+    /// [`RegistryError`]: costumes with the same or an illegal name.
     pub fn registry(&self, agent: &Registry) -> Result<Registry, RegistryError> {
         let tools: Vec<Arc<dyn Tool>> = agent.tools().iter().map(|tool| self.with_fault(tool)).collect();
         if self.costumes.is_empty() {
@@ -102,6 +102,14 @@ impl Costume {
     pub fn names(&self) -> impl Iterator<Item = &String> {
         let properties = self.declaration.parameters.get("properties").and_then(Value::as_object);
         properties.into_iter().flat_map(Map::keys)
+    }
+
+    /// Its name, and after each parameter what that is by the agent's own name for it.
+    #[must_use]
+    pub fn naming(&self) -> String {
+        let parameters: Vec<String> =
+            self.names().zip(&self.real_names).map(|(name, real)| format!("{name} {real}")).collect();
+        format!("{} {}", self.declaration.name, parameters.join(", "))
     }
 }
 

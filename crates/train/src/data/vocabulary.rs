@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// The seed of the vocabulary that stands beside the recipes.
 pub const SEED: u64 = 1;
-/// Ids of the small model: ranks and 256 special ids.
+/// V of the small model: ranks and 256 special ids.
 pub const VOCAB_SIZE: usize = 2048;
 /// Of these, whole words with their leading sign.
 const N_JOINED: usize = 224;
@@ -49,10 +49,11 @@ pub enum VocabularyError {
     },
 }
 
-/// The bytes of a rank file of [`VOCAB_SIZE`] ids, trained on these texts; a pure function of them.
+/// The bytes of a rank file (as `tiktoken.model`: base64 and rank, one a line) for [`VOCAB_SIZE`] ids, trained on these
+/// texts; a pure function of them.
 ///
 /// # Errors
-/// When the texts are too few.
+/// [`VocabularyError`]: the texts are too few.
 pub fn train_vocabulary(texts: &[String]) -> Result<Vec<u8>, VocabularyError> {
     let options = TrainOptions {
         vocab_size: VOCAB_SIZE - N_JOINED,
@@ -126,7 +127,7 @@ const ROOM_TOKENS: usize = 4_000;
 /// The texts that the vocabulary of the small model is trained on: stretches of episodes, and text of the first stage.
 ///
 /// # Errors
-/// An episode cannot be played here.
+/// [`SessionError`]: an episode cannot be played here.
 pub fn corpus(seed: u64) -> Result<Vec<String>, SessionError> {
     let embedded = Profile::embedded();
     let policy = Policy { budget_tokens: ROOM_TOKENS, low_water_tokens: ROOM_TOKENS / 2, ..embedded.policy };

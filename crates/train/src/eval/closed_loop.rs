@@ -35,21 +35,21 @@ pub struct Question {
     pub family: Family,
     /// Episodes with sentences of forms that training sees; a fifth as many, at least ten, have others.
     pub n_episodes: usize,
-    /// Numbers to add, files of the trail; other families have their own length.
+    /// Numbers to add, files of the trail; other families have their own length. `None` draws it.
     pub n_calls: Option<usize>,
     /// Seed of the worlds.
     pub seed: u64,
 }
 
 impl Question {
-    /// The world of an index: none that training sees.
+    /// The world of an index, from 0: none that training sees.
     #[must_use]
     pub fn episode(&self, split: Split, index: u64) -> Episode {
         episode(Ask { family: self.family, split, n_calls: self.n_calls }, self.seed ^ EVALUATION, index)
     }
 }
 
-/// What it came to.
+/// What an evaluation came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Sentences of forms that training sees.
@@ -70,18 +70,18 @@ pub struct Tally {
     pub calls: u64,
     /// Of these, as the expert would have made them in the same place.
     pub exact_calls: u64,
-    /// The same for the first call of an episode, the second, and so on.
+    /// Both counts for the first call of an episode, the second, and so on.
     pub exactness_by_call: Vec<AtIndex>,
-    /// Why the first few episodes were not solved.
+    /// Why episodes were not solved, a sentence each; of the first ten alone.
     pub failures: Vec<String>,
 }
 
 /// Counts at one place of the episodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct AtIndex {
-    /// Calls.
+    /// Calls made or due at this place.
     pub calls: u64,
-    /// Exact ones.
+    /// Of these, as the expert would have made them.
     pub exact_calls: u64,
 }
 
@@ -129,10 +129,11 @@ impl Tally {
     }
 }
 
-/// Puts a model into the expert's place. `watch` hears of every episode that is over: how many, of how many.
+/// Puts a model into the expert's place, at temperature 0 and one call a turn. `watch` hears of every episode that is
+/// over: how many, of how many.
 ///
 /// # Errors
-/// The model does not answer, or worlds cannot be laid out here.
+/// [`EvalError`]: the model does not answer, or worlds cannot be laid out here.
 pub async fn evaluate(
     model: &dyn ChatModel,
     question: Question,

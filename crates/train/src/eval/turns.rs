@@ -13,7 +13,10 @@ pub struct Turns {
 
 impl Turns {
     /// Counts the turns of a batch: runs of targets that carry weight, between targets and sequences that do not.
-    /// `argmax` is the id of every token's largest logit `[T]`.
+    /// `argmax` `[T]` is the id of the largest logit behind each of the batch's tokens.
+    ///
+    /// # Panics
+    /// When `argmax` has fewer ids than the batch.
     #[must_use]
     pub fn count(batch: &Batch, argmax: &[u32]) -> Self {
         let mut turns = Self::default();

@@ -3,7 +3,11 @@
 
 use perilune_model::train::{ParamClass, Parameters};
 
-/// Move every selection bias by `rate` against the load of the step, `[L][E]` tokens; a `rate` of 0 freezes it.
+/// Move every selection bias by `rate` against the load of the step, `[L][E]` tokens (empty for a layer without experts);
+/// a `rate` of 0 freezes it.
+///
+/// # Panics
+/// When `expert_load` has fewer layers than the model.
 pub fn balance(params: &mut Parameters, expert_load: &[Vec<u64>], rate: f32) {
     for i in 0..params.specs().len() {
         let spec = &params.specs()[i];

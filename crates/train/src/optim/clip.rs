@@ -4,8 +4,8 @@
 use perilune_model::config::Config;
 use perilune_model::train::{ParamClass, Parameters};
 
-/// Scale the heads whose largest logit (`max_logit`: `[L][H]`, over all micro-batches of the step) exceeds `tau`;
-/// the number of heads scaled in each layer `[L]`.
+/// Scale the heads whose largest logit (`max_logit`: `[L][H]`, after the softmax scale, over all micro-batches of the
+/// step) exceeds `tau`; returns the number of heads scaled in each layer `[L]`.
 ///
 /// Up-projections only: rows of `q_b_proj` without position and key rows of `kv_b_proj` by the root of the factor,
 /// rows of `q_b_proj` with position by the whole factor, for the key with position is shared by all heads and stays.

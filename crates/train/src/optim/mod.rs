@@ -26,9 +26,9 @@ const EPS: f32 = 1e-8;
 /// Which update a tensor takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Muon.
+    /// Muon (see [`muon`]).
     Muon,
-    /// AdamW, with or without decay.
+    /// AdamW (Loshchilov and Hutter 2019), with or without decay.
     AdamW {
         /// Whether the weights shrink.
         decays: bool,
@@ -58,13 +58,13 @@ pub struct Settings {
     pub lr: f32,
     /// AdamW's learning rate.
     pub adamw_lr: f32,
-    /// Decoupled decay.
+    /// Decoupled decay: a step multiplies a weight by one less the learning rate times this.
     pub weight_decay: f32,
-    /// Largest norm of the gradient of AdamW's tensors.
+    /// Largest norm of the gradient of AdamW's tensors together; a larger one is scaled down to it.
     pub grad_clip: f32,
 }
 
-/// Norms of a step's gradient, before clipping.
+/// Euclidean norms of a step's gradient, before clipping.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Norms {
     /// Of Muon's tensors together.
@@ -78,9 +78,9 @@ pub struct Norms {
 pub struct State {
     /// Steps taken.
     pub n_steps: u64,
-    /// First moment or momentum of every weight, laid out as the weights.
+    /// First moment or momentum of every weight, laid out as [`Parameters::flat`].
     pub first: Vec<f32>,
-    /// Second moment of AdamW's tensors, one after the other.
+    /// Second moment of every weight of AdamW's tensors, one tensor after the other.
     pub second: Vec<f32>,
 }
 
@@ -153,7 +153,8 @@ impl Optimizer {
         Norms { muon: f64::sqrt(muon), adamw: f64::sqrt(adamw) }
     }
 
-    /// Change the weights by the mean gradient `grads`, whose norms are `norms`.
+    /// Change the weights by the mean gradient `grads`, whose norms are `norms`. `params` must be of the model that the
+    /// optimizer was made for.
     pub fn step(
         &mut self,
         cpu: &Cpu,

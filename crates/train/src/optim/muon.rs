@@ -5,9 +5,9 @@ use perilune_kernels::cpu::Cpu;
 use perilune_kernels::train::Group;
 use perilune_kernels::train::product::{self, Into};
 
-/// Momentum, with Nesterov's look ahead.
+/// Momentum, with Nesterov's look ahead (Moonlight's code).
 pub const MOMENTUM: f32 = 0.95;
-/// Newton-Schulz steps.
+/// Number of Newton-Schulz steps (Moonlight's code).
 pub const NS_STEPS: usize = 5;
 /// Coefficients of the quintic.
 const QUINTIC: [f32; 3] = [3.4445, -4.7750, 2.0315];
@@ -29,8 +29,8 @@ pub(super) fn step(cpu: &Cpu, cols: usize, w: &mut [f32], m: &mut [f32], g: &[f3
     w.iter_mut().zip(&direction).for_each(|(w, o)| *w = *w * keep - rate * o);
 }
 
-/// The matrix `x` `[N, K]` with its singular values moved near 1: within 0.68 and 1.13 where they were no smaller than
-/// a hundredth of its norm.
+/// The matrix `x` `[N, K]`, N `rows` and K `cols`, with its singular values moved near 1: within 0.68 and 1.13 where they
+/// were no smaller than a hundredth of its norm.
 ///
 /// Runs on the calling thread where it is called from a task of the pool.
 pub fn orthogonal(cpu: &Cpu, x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {

@@ -16,9 +16,9 @@ pub use sweep::{Verdict, verdicts};
 pub struct Run {
     /// The folder's name.
     pub name: String,
-    /// Its log.
+    /// The records of its log, a step each.
     pub records: Vec<Record>,
-    /// Its evaluations.
+    /// Its evaluations (the JSON files in its folder), by name.
     pub evals: Vec<Eval>,
 }
 
@@ -34,25 +34,25 @@ pub struct Eval {
 /// What an evaluation's JSON says.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Tally {
-    /// Episodes played.
+    /// Number of episodes played.
     pub episodes: u64,
-    /// Episodes solved.
+    /// Of these, solved.
     pub solved: u64,
-    /// Calls made.
+    /// Calls made, and calls that were due and not made.
     pub calls: u64,
-    /// Calls as they should be.
+    /// Of these, as the expert would have made them.
     pub exact_calls: u64,
-    /// The same by place in the episode.
+    /// Both counts by place in the episode, the first call's first.
     #[serde(default)]
     pub exactness_by_call: Vec<AtIndex>,
 }
 
-/// Counts at one place.
+/// Counts at one place of the episodes.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct AtIndex {
-    /// Calls.
+    /// Calls made or due at this place.
     pub calls: u64,
-    /// Exact ones.
+    /// Of these, exact ones.
     pub exact_calls: u64,
 }
 
@@ -81,7 +81,7 @@ pub enum ReportError {
 /// The runs in `folder`: itself, or the folders of a sweep, by name.
 ///
 /// # Errors
-/// A folder without a log.
+/// [`ReportError`]: a folder without a log, or a file that cannot be read.
 pub fn read(folder: &Path) -> Result<Vec<Run>, ReportError> {
     let inner: Vec<PathBuf> = if folder.join(log::FILE).is_file() {
         vec![folder.to_owned()]
@@ -116,7 +116,7 @@ fn read_eval(path: &Path) -> Option<Eval> {
     Some(Eval { name: name.to_owned(), tally })
 }
 
-/// One HTML page about `runs`, complete in itself.
+/// One HTML page about `runs`, complete in itself: no script, no file beside it.
 pub fn html(runs: &[Run]) -> String {
     page::page(runs).into_string()
 }

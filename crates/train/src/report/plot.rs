@@ -16,9 +16,9 @@ const COLOURS: [&str; 8] =
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Line {
-    /// What it is.
+    /// Its name in the legend.
     pub name: String,
-    /// Its points, `x` rising; points that are not finite are left out.
+    /// Its points `(x, y)`, `x` rising; points that are not finite are left out.
     pub points: Vec<(f64, f64)>,
     /// Whether to draw it broken.
     pub is_dashed: bool,
@@ -91,7 +91,7 @@ impl Plot {
     }
 }
 
-/// The colour of line `i` of a plot.
+/// The colour of line `i` of a plot, from 0, as CSS spells it; beyond the last colour they begin anew.
 pub fn colour(i: usize) -> &'static str {
     COLOURS[i % COLOURS.len()]
 }

@@ -6,20 +6,20 @@ use std::collections::BTreeMap;
 /// What an optimizer came to with one learning rate, over its seeds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The optimizer.
+    /// Name of the optimizer.
     pub optimizer: String,
     /// The learning rate, as the folder's name spells it.
     pub lr: String,
-    /// Held-out loss at the end of each complete run, by seed.
+    /// Held-out loss at the end of each complete run, nats a token.
     pub losses: Vec<f64>,
     /// Tokens of a run.
     pub tokens: u64,
-    /// Folders of the runs.
+    /// Names of the runs' folders, in the order of `losses`.
     pub runs: Vec<String>,
 }
 
 impl Verdict {
-    /// Mean over the seeds.
+    /// Mean of the losses, nats a token.
     pub fn loss(&self) -> f64 {
         self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
     }

@@ -90,6 +90,19 @@ pub enum RunError {
         /// What is not finite.
         what: &'static str,
     },
+    /// The checkpoint to begin with has other weights than the recipe's model.
+    #[error(
+        "{} is of another shape than the model of {}: give `from` a checkpoint of the same config, or `model` its config.json", .from.display(), .recipe.display()
+    )]
+    OtherShape {
+        /// The checkpoint's folder.
+        from: PathBuf,
+        /// The recipe.
+        recipe: PathBuf,
+    },
+    /// The checkpoint to begin with cannot be read.
+    #[error("the recipe's `from` cannot be read: {0}")]
+    First(#[from] perilune_model::checkpoint::CheckpointError),
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -13,6 +13,8 @@ use crate::recipe::{OptimizerKind, Recipe, Stage};
 use crate::rng::Rng;
 use crate::schedule;
 use perilune_kernels::cpu::Cpu;
+use perilune_model::checkpoint::Checkpoint as ModelFolder;
+use perilune_model::config::Config;
 use perilune_model::train::{Batch, Gradients, Options, Parameters, Pass, Stats};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -35,12 +37,12 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Random weights before the first stage.
+    /// The weights before the first stage: random ones, or those of the checkpoint that the recipe begins from.
     ///
     /// # Errors
-    /// A config that training does not serve.
+    /// A config that training does not serve; a checkpoint that cannot be read, or is of another shape.
     pub fn new(recipe: Recipe, n_threads: usize) -> Result<Trainer, RunError> {
-        let params = Parameters::random(&recipe.config, recipe.seed);
+        let params = first_weights(&recipe)?;
         let first = &recipe.stages[0];
         let position =
             Position { stage: first.name.clone(), n_steps: first.n_steps(), ..Position::default() };
@@ -249,6 +251,25 @@ impl Trainer {
         (record.seconds, record.tokens_per_s) = (position.seconds, speed);
         record.left_s = (here + ahead) as f64 / mean;
     }
+}
+
+/// The weights that a run of `recipe` begins with. Of a packed checkpoint, codes times scales: rounded once more they
+/// are themselves, so a stage with `quant` sees at first what the file holds.
+///
+/// # Errors
+/// A checkpoint that cannot be read, or is of another shape than the recipe's model.
+pub(crate) fn first_weights(recipe: &Recipe) -> Result<Parameters, RunError> {
+    let Some(from) = &recipe.from else { return Ok(Parameters::random(&recipe.config, recipe.seed)) };
+    let found = ModelFolder::open(from)?;
+    if shape(&found.config) != shape(&recipe.config) {
+        return Err(RunError::OtherShape { from: from.clone(), recipe: recipe.place.clone() });
+    }
+    Ok(Parameters::from_checkpoint(&found)?)
+}
+
+/// A config without what says nothing of the weights' shapes and the arithmetic on them.
+fn shape(config: &Config) -> Config {
+    Config { quantization: None, dtype: None, eos_token_ids: Vec::new(), ..config.clone() }
 }
 
 /// Sequences in order, packed into passes of at most `n_tokens`, or one sequence.

@@ -18,10 +18,15 @@ pub(super) const PARTS: [Kind; 6] =
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Part {
     pub(super) part: Kind,
+    /// Milliseconds, the median of the steps.
     pub(super) ms: f64,
+    /// Bytes read, the mean of the steps.
     pub(super) bytes: u64,
+    /// 10^9 operations, the mean of the steps; a multiplication and an addition are two.
     pub(super) gop: f64,
+    /// 10^9 bytes a second.
     pub(super) gb_per_s: f64,
+    /// 10^9 operations a second.
     pub(super) gop_per_s: f64,
 }
 
@@ -57,8 +62,7 @@ impl<'m> Clock<'m> {
         Clock { model, matrices, last: Instant::now(), seconds, work, steps: Vec::new() }
     }
 
-    /// A pass begins: `n_rows` rows of which `n_logits` give logits, and `contexts` tokens cached before each of them
-    /// in `n_sequences` sequences, those of a row's own pass counted.
+    /// A pass begins: `n_rows` rows of which `n_logits` give logits, with what they attend to in `cached`.
     pub(super) fn start(&mut self, n_rows: usize, n_logits: usize, cached: &Cached) {
         for (at, (work, all)) in self.work.iter_mut().zip(&self.matrices).enumerate() {
             let rows = if PARTS[at] == Kind::Head { n_logits } else { n_rows };
@@ -135,7 +139,7 @@ const _: () = assert!(matches!(PARTS[0], Kind::Attention) && matches!(PARTS[3], 
 pub(super) struct Cached {
     /// Sequences in the pass.
     pub(super) n_sequences: usize,
-    /// Rows of each.
+    /// Rows of each sequence.
     pub(super) n_rows: usize,
     /// Tokens cached before the first of them.
     pub(super) before: usize,

@@ -14,33 +14,46 @@ const K2_VOCAB: usize = 163_840;
 
 /// The model to project to.
 pub(super) struct Target {
+    /// Number of layers.
     pub(super) layers: usize,
+    /// V; without it K2's for 61 layers, else the slice's.
     pub(super) vocab: Option<usize>,
+    /// Cached tokens; without it as measured.
     pub(super) context: Option<usize>,
-    /// Bytes a second of another machine.
+    /// Bytes that another machine reads in a second.
     pub(super) bandwidth: Option<u64>,
 }
 
 /// A decode step of the whole model.
 #[derive(Serialize)]
 pub(super) struct Projection {
+    /// Number of layers.
     pub(super) layers: usize,
+    /// V.
     pub(super) vocab: usize,
+    /// Sequences decoded together.
     pub(super) batch: usize,
+    /// Cached tokens of each.
     pub(super) context: usize,
+    /// Bytes that a step reads.
     pub(super) bytes_per_step: u64,
+    /// This machine, then the one that was asked for.
     pub(super) machines: Vec<Machine>,
 }
 
-/// On one machine.
+/// A decode step on one machine.
 #[derive(Serialize)]
 pub(super) struct Machine {
+    /// 10^9 bytes that its memory gives in a second.
     pub(super) read_gb_per_s: f64,
+    /// Milliseconds of a step.
     pub(super) step_ms: f64,
+    /// Tokens a second of all sequences together.
     pub(super) decode_tokens_per_s: f64,
     pub(super) parts: Vec<PartTime>,
 }
 
+/// Milliseconds of one part of the model in a step.
 #[derive(Serialize)]
 pub(super) struct PartTime {
     pub(super) part: Kind,
@@ -49,6 +62,9 @@ pub(super) struct PartTime {
 
 /// Project from one measurement: on this machine, and on one of a given bandwidth that keeps this one's share of it
 /// and its operations for each byte read.
+///
+/// # Errors
+/// The slice lacks a sort of layer that the whole model has.
 pub(super) fn project(
     model: &Model,
     limits: &Limits,

@@ -57,16 +57,23 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
         ("op", op),
     ];
     let plan = draw.form.plan(&places);
+    let kit = Kit { costumes: costumes::draw(&mut names, rng), fault: None };
+    // Which tool it is and what its parameters are is said before the call, apart from their values.
+    let naming = |step: Step, thought: &str| {
+        let tool = step.call.as_ref().map_or("", |call| call.tool.as_str());
+        let costume = kit.costumes.iter().find(|it| it.tool == Some(tool));
+        let naming = costume.expect("every tool of the expert has a costume").naming();
+        step.thinking(&format!("{thought}\n{naming}"))
+    };
     let written = write(&out, &value);
     let mut steps = match first {
         Some(first) => {
-            vec![first.thinking(&plan), written.thinking(&to_write(&shown, &value, &out))]
+            vec![naming(first, &plan), naming(written, &to_write(&shown, &value, &out))]
         }
-        None => vec![written.thinking(&plan)],
+        None => vec![naming(written, &plan)],
     };
     steps.push(wrote(&value, &out));
     let goal = Goal::file(&out, &value);
-    let kit = Kit { costumes: costumes::draw(&mut names, rng), fault: None };
     let world = World { family: Family::Choose, files, goal, expert: Box::new(Script::new(steps)) };
     Episode { tools: kit, ..world.told(draw, &places) }
 }

@@ -28,12 +28,13 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
     }
     let places = [("file", file.as_str()), ("file2", &file2), ("out", &out), ("key", &key)];
     let (operation, said, answer) = conclusion(draw.form.kind, &first, &second, &file, &file2);
+    let word = word_for(draw.form.kind);
     let expression = format!("{first}{operation}{second}");
     // What a later turn needs is said again in each: the first value stands out of reach behind the second's.
     let steps = vec![
         search(&key, &file).thinking(&draw.form.plan(&places)),
-        search(&key, &file2).thinking(&format!("{}\nfirst {first}\nfind {key} in {file2}", found[0])),
-        calculate(&expression).thinking(&format!("first {first}\n{}\n{expression}", found[1])),
+        search(&key, &file2).thinking(&format!("{}\n{word}, first {first}\nfind {key} in {file2}", found[0])),
+        calculate(&expression).thinking(&format!("{}\n{word}, first {first}\n{expression}", found[1])),
         write(&out, &answer).thinking(&to_write(&said, &answer, &out)),
         wrote(&answer, &out),
     ];
@@ -57,6 +58,16 @@ fn values(kind: &str, rng: &mut Rng) -> (String, String) {
     }
 }
 
+/// What the plan asks for, in the word that each later thought says again.
+fn word_for(kind: &str) -> &'static str {
+    match kind {
+        "difference" => "minus",
+        "total" => "plus",
+        "larger" => "larger",
+        _ => "same",
+    }
+}
+
 /// Sign of the calculation, thought after it, and what is to be written.
 fn conclusion(
     kind: &str,
@@ -69,10 +80,10 @@ fn conclusion(
     let result = if kind == "total" { a.plus(b) } else { a.minus(b) };
     let sign = if kind == "total" { "+" } else { "-" };
     let (said, answer) = match kind {
-        "larger" if result.is_negative() => (format!("{result} less"), file2.to_owned()),
-        "larger" => (format!("{result} more"), file.to_owned()),
-        "same" if result.is_zero() => (format!("{result} equal"), "yes".to_owned()),
-        "same" => (format!("{result} not equal"), "no".to_owned()),
+        "larger" if result.is_negative() => (format!("larger, {result} so {file2}"), file2.to_owned()),
+        "larger" => (format!("larger, {result} so {file}"), file.to_owned()),
+        "same" if result.is_zero() => (format!("same, {result} so yes"), "yes".to_owned()),
+        "same" => (format!("same, {result} so no"), "no".to_owned()),
         _ => (result.to_string(), result.to_string()),
     };
     (sign, said, answer)

@@ -29,7 +29,8 @@ pub struct Ask {
 #[must_use]
 pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
     let mut rng = Rng::at(seed, index);
-    let draw = Draw { form: forms::draw(ask.family, ask.split, &mut rng), n_calls: ask.n_calls };
+    let form = forms::draw(ask.family, ask.split, &mut rng);
+    let draw = Draw { form, phrased: form.phrased(&mut rng), n_calls: ask.n_calls };
     match ask.family {
         Family::Sum => sum::episode(&draw, &mut rng),
         Family::Trail => trail::episode(&draw, &mut rng),
@@ -43,6 +44,8 @@ pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
 /// What has been drawn before the world.
 struct Draw {
     form: &'static Form,
+    /// The form in the words of this task, its places open.
+    phrased: String,
     n_calls: Option<usize>,
 }
 
@@ -60,7 +63,7 @@ impl World {
             family: self.family,
             kind: draw.form.kind,
             split: draw.form.split,
-            sentence: draw.form.fill(places),
+            sentence: forms::fill(&draw.phrased, places),
             files: self.files,
             goal: self.goal,
             tools: Kit::default(),

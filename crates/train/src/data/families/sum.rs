@@ -18,8 +18,8 @@ use serde_json::Value;
 
 /// Most numbers that are drawn where none are asked for.
 const N_NUMBERS_MAX: usize = 26;
-/// Most factors of a product: its digits grow with each.
-const N_FACTORS_MAX: usize = 8;
+/// Most factors of a product that are drawn where none are asked for.
+const N_FACTORS_MAX: usize = 20;
 /// Most columns of a table.
 const N_COLUMNS_MAX: usize = 4;
 /// Most columns up to the one that is added.
