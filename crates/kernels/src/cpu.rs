@@ -22,7 +22,7 @@ impl Isa {
     /// Every set this build holds, plainest first.
     pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
 
-    /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`.
+    /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`, `neon`, `neon-dotprod`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",

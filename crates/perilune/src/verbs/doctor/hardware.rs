@@ -29,7 +29,7 @@ fn processor() -> Line {
 /// The instructions that some kernel asks for, and whether they are there.
 fn features() -> Line {
     #[cfg(target_arch = "x86_64")]
-    let all = vec![
+    let all = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("f16c", is_x86_feature_detected!("f16c")),
@@ -39,12 +39,12 @@ fn features() -> Line {
         ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
     ];
     #[cfg(target_arch = "aarch64")]
-    let all = vec![
+    let all = [
         ("neon", std::arch::is_aarch64_feature_detected!("neon")),
         ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
     ];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let all: Vec<(&str, bool)> = Vec::new();
+    let all: [(&str, bool); 0] = [];
     if all.is_empty() {
         return Line::unknown(
             "processor",
@@ -68,7 +68,7 @@ fn kernels() -> Line {
             "processor",
             "kernels",
             "scalar: the plain reference, many times slower",
-            "run on an x86-64 processor with AVX2, or with AVX-512 VNNI, or on a 64-bit Arm one; a virtual machine may hide them",
+            "run on an x86-64 processor with AVX2, or on a 64-bit Arm one; a virtual machine may hide what it has",
         ),
         _ => Line::ok("processor", "kernels", found),
     }
