@@ -144,7 +144,7 @@ impl Checkpoint {
 
     /// Every tensor of shard `shard_idx` (in [`Checkpoint::shards`]) with its name, in file order; none for an index
     /// past the last.
-    pub(crate) fn tensors_of(&self, shard_idx: usize) -> Vec<(&str, Tensor<'_>)> {
+    pub fn tensors_of(&self, shard_idx: usize) -> Vec<(&str, Tensor<'_>)> {
         let mut of_shard: Vec<_> = self
             .tensors
             .iter()
