@@ -128,7 +128,7 @@ fn a_request_that_gives_nan_fails_alone_and_its_blocks_are_dropped() {
         engine.audit().unwrap();
     }
     let finish = bad_ear.lock().unwrap().finish.clone().unwrap().0;
-    assert_eq!(finish, Finish::Failed(Failure::NonFinite { position: 511 }));
+    assert_eq!(finish, Finish::Failed(Failure::NonFinite { position: 560 }));
     let untouched = good_ear.lock().unwrap().clone();
     let (alone, _) = ask(&mut self::engine(60), &good, 50);
     assert_eq!(untouched.tokens, alone.tokens);

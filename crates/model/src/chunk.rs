@@ -182,7 +182,7 @@ mod tests {
             let (before, most) = (rng.below(200_000), 1 + rng.below(5_000));
             let n = chunk_tokens(&costs, &speeds, before, most);
             assert!(
-                n % BLOCK_TOKENS == 0 && n >= BLOCK_TOKENS && n <= most.max(BLOCK_TOKENS),
+                n.is_multiple_of(BLOCK_TOKENS) && n >= BLOCK_TOKENS && n <= most.max(BLOCK_TOKENS),
                 "{n} of {most}"
             );
             let longest = (most / BLOCK_TOKENS * BLOCK_TOKENS).max(BLOCK_TOKENS);
