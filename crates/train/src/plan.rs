@@ -60,7 +60,8 @@ impl Plan {
     /// [`RunError`]: a `from` that cannot be begun with; where the speed has to be probed, a feed that cannot be opened or a
     /// pass that cannot run.
     pub fn new(recipe: &Recipe, n_threads: usize) -> Result<Plan, RunError> {
-        let params = trainer::first_weights(recipe)?;
+        trainer::base(recipe)?;
+        let params = Parameters::zeros(&recipe.config);
         let tokens_per_s = match recipe.tokens_per_s {
             Some(speed) => speed,
             None => probe(recipe, n_threads)?,

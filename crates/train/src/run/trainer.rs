@@ -258,13 +258,24 @@ impl Trainer {
 ///
 /// # Errors
 /// A checkpoint that cannot be read, or is of another shape than the recipe's model.
-pub(crate) fn first_weights(recipe: &Recipe) -> Result<Parameters, RunError> {
-    let Some(from) = &recipe.from else { return Ok(Parameters::random(&recipe.config, recipe.seed)) };
+fn first_weights(recipe: &Recipe) -> Result<Parameters, RunError> {
+    match base(recipe)? {
+        Some(found) => Ok(Parameters::from_checkpoint(&found)?),
+        None => Ok(Parameters::random(&recipe.config, recipe.seed)),
+    }
+}
+
+/// The checkpoint that `recipe` begins with, if one, opened and of the recipe's shape; no weight is read.
+///
+/// # Errors
+/// A checkpoint that cannot be opened, or is of another shape than the recipe's model.
+pub(crate) fn base(recipe: &Recipe) -> Result<Option<ModelFolder>, RunError> {
+    let Some(from) = &recipe.from else { return Ok(None) };
     let found = ModelFolder::open(from)?;
     if shape(&found.config) != shape(&recipe.config) {
         return Err(RunError::OtherShape { from: from.clone(), recipe: recipe.place.clone() });
     }
-    Ok(Parameters::from_checkpoint(&found)?)
+    Ok(Some(found))
 }
 
 /// A config without what says nothing of the weights' shapes and the arithmetic on them.

@@ -129,7 +129,7 @@ fn measure(args: &BenchArgs, dir: &Path, prompt: usize) -> anyhow::Result<Start>
         });
     }
     let median_of = |of: fn(&Run) -> f64| median(&mut runs.iter().map(of).collect::<Vec<_>>());
-    let touched_bytes = parts.iter().map(Part::n_bytes).sum();
+    let touched_bytes = parts.iter().map(|part| part.n_bytes).sum();
     let read_s = median_of(|run| run.read_s);
     Ok(Start {
         prompt,
@@ -210,10 +210,6 @@ impl Part {
         let range = |pages: &Range<usize>| pages.start * PAGE_BYTES..(pages.end * PAGE_BYTES).min(len);
         let ranges = file.pages.iter().map(range).collect();
         Part { path: file.file.path().to_path_buf(), ranges, n_bytes: file.n_bytes() }
-    }
-
-    fn n_bytes(&self) -> u64 {
-        self.n_bytes
     }
 
     /// Bytes of its pages that are in memory; all of them where the system does not say.
