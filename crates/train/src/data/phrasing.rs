@@ -5,8 +5,8 @@ use super::rng::Rng;
 
 /// Words and short phrases that may stand for each other in a task. The first group that knows a word decides.
 const ALIKE: &[&[&str]] = &[
-    &["should", "must", "has to", "ought to", "needs to"],
-    &["write", "put", "save", "store", "record", "note", "leave", "keep", "place", "enter"],
+    &["should", "must", "has to", "have to", "ought to", "needs to"],
+    &["write", "put", "save", "store", "record", "note", "leave", "keep", "enter"],
     &["total", "sum"],
     &["result", "answer", "figure", "outcome"],
     &["numbers", "values", "amounts", "figures", "entries"],
@@ -17,7 +17,7 @@ const ALIKE: &[&[&str]] = &[
     &["agree", "match"],
     &["difference", "gap", "distance"],
     &["compute", "calculate", "work out", "evaluate", "determine", "figure out"],
-    &["change", "alter", "adjust", "turn", "modify", "correct", "fix", "edit"],
+    &["change", "alter", "adjust", "modify", "correct", "fix", "edit"],
     &["replace", "swap", "exchange", "substitute"],
     &["verify", "check", "confirm", "double-check", "make sure", "test"],
     &["follow", "trace", "track", "walk", "chase"],
@@ -26,11 +26,11 @@ const ALIKE: &[&[&str]] = &[
     &["end up", "be found", "arrive"],
     &["end", "last file"],
     &["copy", "transfer", "carry", "bring", "reproduce"],
-    &["content", "contents", "text", "line"],
+    &["content", "contents", "text"],
     &["create", "make", "set up"],
     &["names", "mentions", "points to"],
     &["holds", "has", "contains", "lists"],
-    &["contain", "hold", "have", "say"],
+    &["contain", "hold", "have"],
     &["goes", "belongs", "has to go"],
     &["multiply", "take the product of"],
     &["then", "afterwards", "and then"],
@@ -39,49 +39,8 @@ const ALIKE: &[&[&str]] = &[
     &["both", "each of"],
     &["need", "want", "would like"],
 ];
-/// Words that carry a task's meaning or tell its places apart: never left out.
-const KEPT: &[&str] = &[
-    "minus",
-    "plus",
-    "less",
-    "subtract",
-    "exceed",
-    "product",
-    "multiplied",
-    "yes",
-    "no",
-    "not",
-    "to",
-    "into",
-    "in",
-    "from",
-    "as",
-    "by",
-    "with",
-    "for",
-    "or",
-    "and",
-    "of",
-    "than",
-    "between",
-    "column",
-    "code",
-    "name",
-    "folder",
-    "becomes",
-    "wrong",
-    "value",
-    "together",
-    "else",
-    "if",
-    "missing",
-    "is",
-    "be",
-    "it",
-    "its",
-    "that",
-    "named",
-];
+/// Words without which a task still says what it asks for.
+const FILLERS: &[&str] = &["the", "a", "an", "please", "all", "every", "then", "there"];
 /// What people put before a task.
 const OPENINGS: &[&str] = &[
     "Hi! ",
@@ -165,22 +124,11 @@ fn begins(text: &str, group: &[&str]) -> Option<usize> {
     group.iter().filter(is_phrase).map(|phrase| phrase.len()).max()
 }
 
-/// The text with one word in six left out, of those without which the task still says what it asks for.
+/// The text with one filler in three left out.
 fn without_filler(text: &str, rng: &mut Rng) -> String {
-    let means = |word: &str| {
-        let bare = word.trim_matches(|sign: char| !sign.is_alphanumeric()).to_lowercase();
-        bare.is_empty()
-            || KEPT.contains(&bare.as_str())
-            || ALIKE
-                .iter()
-                .flat_map(|group| group.iter())
-                .any(|phrase| phrase.split(' ').any(|it| it == bare))
-    };
-    let words = text.split(' ').filter(|word| {
-        let is_filler = !word.contains(['{', '}', '.', ':', '?', ',', ';', '!']) && !means(word);
-        !(is_filler && rng.one_in(6))
-    });
-    words.collect::<Vec<_>>().join(" ")
+    let is_left_out = |word: &str, rng: &mut Rng| FILLERS.contains(&word) && rng.one_in(3);
+    let words: Vec<&str> = text.split(' ').filter(|word| !is_left_out(word, rng)).collect();
+    words.join(" ")
 }
 
 fn raised(phrase: &str) -> String {

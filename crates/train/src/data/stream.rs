@@ -30,12 +30,21 @@ pub enum Stage {
 /// Families by how often an episode is drawn from them, in percent.
 const MIX: [(Family, usize); 6] = [
     (Family::Sum, 24),
-    (Family::Trail, 8),
-    (Family::Compare, 22),
-    (Family::Edit, 12),
-    (Family::Choose, 24),
-    (Family::Recover, 10),
+    (Family::Trail, 6),
+    (Family::Compare, 18),
+    (Family::Edit, 18),
+    (Family::Choose, 27),
+    (Family::Recover, 7),
 ];
+/// Kinds of task that are learned before the others of their family; half of them are drawn again.
+const LEARNED: [(Family, &str); 4] = [
+    (Family::Sum, "list"),
+    (Family::Choose, "copy"),
+    (Family::Choose, "calculate"),
+    (Family::Choose, "search"),
+];
+/// Separates worlds that are drawn again from the first.
+const AGAIN: u64 = 0x6167_6169_6e00;
 /// Of a hundred sequences of [`Stage::Episodes`], those that are text of [`Stage::Text`], so that copying is not lost.
 const TEXT_PERCENT: usize = 15;
 /// Of a hundred pieces of text, those of random tokens, so that no token is too rare to be copied.
@@ -123,7 +132,11 @@ impl Stream {
         };
         let ask = Ask { family, split: Split::Train, n_calls, is_varied: true };
         // A seed of its own: the number that drew the family must not draw its kind of task as well.
-        let mut episode = families::episode(ask, self.seed ^ WORLDS, index);
+        let seed = self.seed ^ WORLDS;
+        let mut episode = families::episode(ask, seed, index);
+        if LEARNED.contains(&(family, episode.kind)) && rng.one_in(2) {
+            episode = families::episode(ask, seed ^ AGAIN, index);
+        }
         let noise = Noise { wrong_call_percent: WRONG_CALL_PERCENT };
         let mut samples = sample::samples(&mut episode, &self.profile, &self.counter, noise, rng)?;
         let sample = samples.swap_remove(rng.below(samples.len()));

@@ -23,7 +23,8 @@ pub struct Ask {
     pub split: Split,
     /// Numbers to add, files of the trail; other families have their own length. `None` draws it.
     pub n_calls: Option<usize>,
-    /// Whether a form of training is said in other words, as training hears it; else it stands as it is listed.
+    /// Whether the task is varied as training sees it: its form in other words, and numbers that are hard to copy;
+    /// else the form stands as it is listed.
     pub is_varied: bool,
 }
 
@@ -33,7 +34,7 @@ pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
     let mut rng = Rng::at(seed, index);
     let form = forms::draw(ask.family, ask.split, &mut rng);
     let phrased = if ask.is_varied { form.phrased(&mut rng) } else { form.text.to_owned() };
-    let draw = Draw { form, phrased, n_calls: ask.n_calls };
+    let draw = Draw { form, phrased, n_calls: ask.n_calls, is_varied: ask.is_varied };
     match ask.family {
         Family::Sum => sum::episode(&draw, &mut rng),
         Family::Trail => trail::episode(&draw, &mut rng),
@@ -50,6 +51,7 @@ struct Draw {
     /// The form in the words of this task, its places open.
     phrased: String,
     n_calls: Option<usize>,
+    is_varied: bool,
 }
 
 /// What a family makes.

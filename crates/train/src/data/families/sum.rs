@@ -20,6 +20,13 @@ use serde_json::Value;
 const N_NUMBERS_MAX: usize = 26;
 /// Most factors of a product that are drawn where none are asked for.
 const N_FACTORS_MAX: usize = 20;
+/// Greatest of the factors that make a product long, and how many of them a product has at most.
+const WIDE: usize = 999;
+const N_WIDE_MAX: usize = 10;
+/// Factors that end a product in zeros.
+const ROUND: &[usize] = &[2, 4, 5, 8, 10, 20, 25, 50];
+/// Most digits of a term in which digits repeat.
+const N_HARD_DIGITS_MAX: usize = 7;
 /// Most columns of a table.
 const N_COLUMNS_MAX: usize = 4;
 /// Most columns up to the one that is added.
@@ -31,7 +38,7 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
     let is_product = draw.form.kind == "product";
     let n_max = if is_product { N_FACTORS_MAX } else { N_NUMBERS_MAX };
     let n = draw.n_calls.map_or_else(|| rng.within(2, n_max), |n| n.max(1));
-    let numbers = numbers(is_product, n, rng);
+    let numbers = numbers(is_product, n, draw.is_varied, rng);
     let extension =
         if draw.form.kind == "column" { "csv" } else { *rng.pick(&["txt", "txt", "csv", "dat", "md"]) };
     let (file, out) = (names.file_of(rng, extension), names.file_of(rng, "txt"));
@@ -63,7 +70,11 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
     world.told(draw, &places)
 }
 
-fn numbers(is_product: bool, n: usize, rng: &mut Rng) -> Vec<String> {
+fn numbers(is_product: bool, n: usize, is_varied: bool, rng: &mut Rng) -> Vec<String> {
+    let is_hard = is_varied && rng.one_in(3);
+    if is_hard {
+        return if is_product { hard_factors(n, rng) } else { hard_terms(n, rng) };
+    }
     if is_product {
         let mut factor = || {
             let high = *rng.pick(&[9, 9, 25]);
@@ -73,6 +84,24 @@ fn numbers(is_product: bool, n: usize, rng: &mut Rng) -> Vec<String> {
     }
     let kind = NumberKind::random(rng);
     (0..n).map(|_| kind.number(rng)).collect()
+}
+
+/// Factors whose products are long after few of them, or hold many zeros.
+fn hard_factors(n: usize, rng: &mut Rng) -> Vec<String> {
+    let is_wide = n <= N_WIDE_MAX && rng.one_in(2);
+    let mut factor = || if is_wide { rng.within(2, WIDE) } else { *rng.pick(ROUND) };
+    (0..n).map(|_| factor().to_string()).collect()
+}
+
+/// Numbers of two digits that are often repeated.
+fn hard_terms(n: usize, rng: &mut Rng) -> Vec<String> {
+    let (first, second) = (rng.within(1, 9), rng.below(10));
+    let n_digits = rng.within(2, N_HARD_DIGITS_MAX);
+    let mut term = || {
+        let n_more = rng.within(1, n_digits - 1);
+        (0..n_more).fold(first.to_string(), |term, _| term + &rng.pick(&[first, second]).to_string())
+    };
+    (0..n).map(|_| term()).collect()
 }
 
 /// A file of numbers, and how its rows show in a thought.
