@@ -113,21 +113,23 @@ impl QuantRows {
             self.corrections.clear();
         }
         (self.n_cols, self.n_rows) = (n_cols, x.len() / n_cols);
+        let [code_stride, group_stride] = strides(n_cols);
+        self.codes.resize(self.n_rows * code_stride, 0);
+        self.scales.resize(self.n_rows * group_stride, 0.0);
+        self.corrections.resize(self.n_rows * group_stride, 0);
         let (width, n_groups) = (stored_width(n_cols), padded_groups(n_cols));
-        self.codes.resize(self.n_rows * width, 0);
-        self.scales.resize(self.n_rows * n_groups, 0.0);
-        self.corrections.resize(self.n_rows * n_groups, 0);
         let n_rows = self.n_rows;
         let (codes, scales, corrections) =
             (Shared::new(&mut self.codes), Shared::new(&mut self.scales), Shared::new(&mut self.corrections));
         cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
             for row in task_idx * ROWS_PER_TASK..((task_idx + 1) * ROWS_PER_TASK).min(n_rows) {
-                let span = |width: usize| row * width..(row + 1) * width;
+                let codes_at = row * code_stride..row * code_stride + width;
+                let groups_at = row * group_stride..row * group_stride + n_groups;
                 // SAFETY: each row belongs to one task.
                 let (codes, scales, corrections) = unsafe {
-                    (codes.part(span(width)), scales.part(span(n_groups)), corrections.part(span(n_groups)))
+                    (codes.part(codes_at), scales.part(groups_at.clone()), corrections.part(groups_at))
                 };
-                let x = &x[span(n_cols)];
+                let x = &x[row * n_cols..(row + 1) * n_cols];
                 dispatch!(cpu.isa(), quantize_row(x, codes, scales, corrections));
             }
         });
@@ -135,7 +137,8 @@ impl QuantRows {
 
     /// Bytes that `n_rows` rows of `n_cols` take, codes, scales and corrections.
     pub fn bytes(n_rows: usize, n_cols: usize) -> usize {
-        n_rows * (stored_width(n_cols) + padded_groups(n_cols) * (size_of::<f32>() + size_of::<i32>()))
+        let [code_stride, group_stride] = strides(n_cols);
+        n_rows * (code_stride + group_stride * (size_of::<f32>() + size_of::<i32>()))
     }
 
     /// T.
@@ -154,14 +157,25 @@ impl QuantRows {
     /// If there is no such row.
     #[inline]
     pub fn row(&self, row_idx: usize) -> QuantRow<'_> {
-        let span = |width: usize| row_idx * width..(row_idx + 1) * width;
-        let groups = span(padded_groups(self.n_cols));
+        assert!(row_idx < self.n_rows);
+        let [code_stride, group_stride] = strides(self.n_cols);
+        let groups = row_idx * group_stride..row_idx * group_stride + padded_groups(self.n_cols);
         QuantRow {
-            codes: &self.codes[span(stored_width(self.n_cols))],
+            codes: &self.codes[row_idx * code_stride..][..stored_width(self.n_cols)],
             scales: &self.scales[groups.clone()],
             corrections: &self.corrections[groups],
         }
     }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Codes and groups from one row of [`QuantRows`] to the next: an odd number of cache lines, so that the same column of
+/// many rows does not fall into a few sets of a cache, as it would with widths such as 8,192.
+fn strides(n_cols: usize) -> [usize; 2] {
+    let odd = |bytes: usize| (bytes.div_ceil(LINE) | 1) * LINE;
+    [odd(stored_width(n_cols)), odd(padded_groups(n_cols) * size_of::<f32>()) / size_of::<f32>()]
 }
 
 /// Groups of a row of [`QuantRows`]: whole runs of [`LANES`].

@@ -1,4 +1,4 @@
-//! The learning rate over a stage: warm-up, constant, decay (WSD; Kimi K2 report, section 2.4).
+//! The learning rate over a stage: warm-up, constant, decay (WSD; Kimi K2 report, section 2.5, "Training recipe").
 
 use crate::recipe::{DecayShape, Stage};
 

@@ -231,8 +231,9 @@ const PAIR: usize = 2;
 trait Codes: Copy {
     /// Words of a pair differ between the two halves of [`Codes::raw`].
     const TWO_WORDS: bool;
-    /// Bytes of groups `2 pair` and `2 pair + 1` of row `row`: packed nibbles (twice), or even and odd columns.
-    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2];
+    /// Bytes of groups `2 pair` and, where it `is_whole`, `2 pair + 1` of row `row`: packed nibbles (twice), or even and odd
+    /// columns.
+    unsafe fn raw(self, row: usize, pair: usize, is_whole: bool) -> [__m256i; 2];
     /// Even and odd columns' codes.
     unsafe fn split(raw: [__m256i; 2]) -> [__m256i; 2];
     /// Sums of four neighbouring products of even and of odd columns together, as `i32`.
@@ -268,14 +269,14 @@ impl Codes for Int4<'_> {
     const SIGNED: bool = false;
 
     #[inline(always)]
-    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
+    unsafe fn raw(self, row: usize, pair: usize, is_whole: bool) -> [__m256i; 2] {
         let at = (row * self.n_groups + pair * PAIR) * (GROUP / 2);
         // SAFETY: this row's groups from `at` are in bounds; an odd last group is read alone.
         unsafe {
             let from = self.packed.as_ptr().add(at);
-            let bytes = match self.n_groups - pair * PAIR {
-                PAIR.. => _mm256_loadu_si256(from.cast()),
-                _ => _mm256_zextsi128_si256(_mm_loadu_si128(from.cast())),
+            let bytes = match is_whole {
+                true => _mm256_loadu_si256(from.cast()),
+                false => _mm256_zextsi128_si256(_mm_loadu_si128(from.cast())),
             };
             [bytes, bytes]
         }
@@ -338,7 +339,7 @@ impl Codes for Int8<'_> {
     const SIGNED: bool = true;
 
     #[inline(always)]
-    unsafe fn raw(self, row: usize, pair: usize) -> [__m256i; 2] {
+    unsafe fn raw(self, row: usize, pair: usize, _is_whole: bool) -> [__m256i; 2] {
         let at = row * stored_width(self.n_groups * GROUP) + pair_position(pair);
         // SAFETY: rows hold whole quads.
         unsafe {
@@ -399,7 +400,47 @@ unsafe fn group_sums(pairs: [__m256i; 4]) -> __m256i {
     }
 }
 
-/// Products of `T` rows of x with one row of weights, weights unpacked once for all of them.
+/// `n <= 8` groups from `base` on of one row of weights, unpacked once for `T` rows of x: their sums, times both scales,
+/// are added to `sums`.
+#[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn add_groups<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>; T],
+    w: C,
+    row: usize,
+    base: usize,
+    n: usize,
+    sums: &mut [__m256; T],
+) {
+    // SAFETY: the caller's contract, that of `row_dots`.
+    unsafe {
+        w.prefetch(row, base);
+        let mut parts = [[_mm256_setzero_si256(); GROUPS / PAIR]; T];
+        for i in 0..GROUPS / PAIR {
+            if i * PAIR < n {
+                let pair = base / PAIR + i;
+                let codes = C::split(w.raw(row, pair, (i + 1) * PAIR <= n));
+                for t in 0..T {
+                    let from = x[t].codes.as_ptr().add(pair_position(pair));
+                    let x = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(QUAD / 2).cast())];
+                    parts[t][i] = C::sums(codes, x);
+                }
+            }
+        }
+        let scales = w.scales(row, base, n);
+        for t in 0..T {
+            let corrections = _mm256_loadu_si256(x[t].corrections.as_ptr().add(base).cast());
+            let total = _mm256_add_epi32(group_sums(parts[t]), C::correction(corrections));
+            let both = _mm256_mul_ps(scales, _mm256_loadu_ps(x[t].scales.as_ptr().add(base)));
+            sums[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, sums[t]);
+        }
+    }
+}
+
+/// Products of `T` rows of x with one row of weights.
+///
+/// Whole runs of 16 groups, eight for each register of sums, go apart from what is left: there every length is known
+/// when this is compiled.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn row_dots<C: Codes, const T: usize>(
@@ -410,32 +451,21 @@ unsafe fn row_dots<C: Codes, const T: usize>(
 ) -> [f32; T] {
     // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has `n_groups` groups.
     unsafe {
-        let mut sums = [[_mm256_setzero_ps(); 2]; T];
-        for base in (0..n_groups).step_by(GROUPS) {
-            let n = GROUPS.min(n_groups - base);
-            w.prefetch(row, base);
-            let mut parts = [[_mm256_setzero_si256(); 4]; T];
-            for i in 0..n.div_ceil(PAIR) {
-                let pair = base / PAIR + i;
-                let codes = C::split(w.raw(row, pair));
-                for t in 0..T {
-                    let from = x[t].codes.as_ptr().add(pair_position(pair));
-                    let x = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(QUAD / 2).cast())];
-                    parts[t][i] = C::sums(codes, x);
-                }
-            }
-            let scales = w.scales(row, base, n);
-            for t in 0..T {
-                let corrections = _mm256_loadu_si256(x[t].corrections.as_ptr().add(base).cast());
-                let total = _mm256_add_epi32(group_sums(parts[t]), C::correction(corrections));
-                let both = _mm256_mul_ps(scales, _mm256_loadu_ps(x[t].scales.as_ptr().add(base)));
-                let sum = &mut sums[t][base / GROUPS % 2];
-                *sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(total), both, *sum);
-            }
+        let (mut low, mut high) = ([_mm256_setzero_ps(); T], [_mm256_setzero_ps(); T]);
+        let n_whole = n_groups / LANES * LANES;
+        for base in (0..n_whole).step_by(LANES) {
+            add_groups::<C, T>(x, w, row, base, GROUPS, &mut low);
+            add_groups::<C, T>(x, w, row, base + GROUPS, GROUPS, &mut high);
+        }
+        if n_whole < n_groups {
+            add_groups::<C, T>(x, w, row, n_whole, GROUPS.min(n_groups - n_whole), &mut low);
+        }
+        if n_whole + GROUPS < n_groups {
+            add_groups::<C, T>(x, w, row, n_whole + GROUPS, n_groups - n_whole - GROUPS, &mut high);
         }
         let mut dots = [0.0; T];
         for t in 0..T {
-            dots[t] = fold8(_mm256_add_ps(sums[t][0], sums[t][1]));
+            dots[t] = fold8(_mm256_add_ps(low[t], high[t]));
         }
         dots
     }
@@ -541,8 +571,9 @@ unsafe fn tile_block<C: Codes, const H: usize>(
             }
             for pair in base / PAIR..(base + n).div_ceil(PAIR) {
                 for half in 0..H {
+                    let is_whole = n_groups - pair * PAIR >= PAIR;
                     for row in 0..ROWS {
-                        [even[half][row], odd[half][row]] = w.raw(first + half * ROWS + row, pair);
+                        [even[half][row], odd[half][row]] = w.raw(first + half * ROWS + row, pair, is_whole);
                     }
                     even[half] = transpose(even[half]);
                     odd[half] = if C::TWO_WORDS { transpose(odd[half]) } else { even[half] };

@@ -144,6 +144,9 @@ impl Trainer {
     ///
     /// # Errors
     /// Numbers that ran away, before they reach the weights.
+    ///
+    /// # Panics
+    /// Before [`Trainer::enter_stage`], or after it said that all stages are done.
     pub fn step(&mut self) -> Result<Record, RunError> {
         let started = Instant::now();
         let stage = self.stage().clone();
