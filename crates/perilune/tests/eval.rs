@@ -130,7 +130,7 @@ fn the_examples_of_the_readme_are_solved_by_the_embedded_model() {
 
 /// Task, the file that it asks for, and what must stand there.
 const TASKS: [(&str, &str, &str); 1] = [(
-    "Follow the trail that starts in start.txt to the code at its end. Write the code to code.txt.",
+    "Where does start.txt lead? Follow it file by file and note the code at the end in code.txt.",
     "code.txt",
     "GK-448",
 )];
