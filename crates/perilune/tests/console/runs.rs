@@ -189,8 +189,7 @@ pub(crate) fn embedded(browser: &Browser, address: &str, dir: &Path) {
     ] {
         std::fs::write(garden.join(name), text).unwrap();
     }
-    let task =
-        "Where does start.txt lead? Follow it file by file and note the code at the end in code.txt.";
+    let task = "Where does start.txt lead? Follow it file by file and note the code at the end in code.txt.";
     let ran = Command::new(env!("CARGO_BIN_EXE_perilune"))
         .current_dir(dir)
         .args(["run", task, "--name", "trail", "--workspace", "garden", "--runs", "data/runs"])
