@@ -11,6 +11,8 @@ mod limits;
 mod resumed;
 #[path = "common/scripted.rs"]
 mod scripted;
+#[path = "common/signal.rs"]
+mod signal;
 #[path = "run_verb/started.rs"]
 mod started;
 #[path = "run_verb/terminal.rs"]

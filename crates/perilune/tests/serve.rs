@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/signal.rs"]
+mod signal;
+
 use serde_json::Value;
+use signal::Signal;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
@@ -89,11 +93,6 @@ impl Server {
         stream
     }
 
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
     fn usage(&self) -> Value {
         let output = run(&["usage", "--json", "--data", &self.data()]);
         assert!(output.status.success());
@@ -140,7 +139,7 @@ fn sigterm_lets_running_answers_end() {
     let mut stream = server.send(&long_stream(600), "connection: close\r\n");
     let first = read_some(&mut stream, "delta");
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
-    server.signal("TERM");
+    signal::send(&server.child, Signal::SIGTERM);
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(first.contains("[DONE]") || rest.contains("[DONE]"), "the answer was cut off: {rest}");
@@ -159,7 +158,7 @@ fn sigkill_in_a_request_leaves_the_ledger_whole() {
     assert!(whole.contains("[DONE]"), "{whole}");
     let mut stream = server.send(&long_stream(15_000), "");
     read_some(&mut stream, "delta");
-    server.signal("KILL");
+    signal::send(&server.child, Signal::SIGKILL);
     server.child.wait().unwrap();
     let before = server.usage();
     assert_eq!(before[0]["requests"], 2, "both were opened: {before}");

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/signal.rs"]
+mod signal;
+
 use serde_json::Value;
+use signal::Signal;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -201,20 +205,15 @@ fn long_run(out: &Path) -> Child {
     child
 }
 
-fn signal(child: &Child, name: &str) {
-    let status = Command::new("sh").args(["-c", &format!("kill {name} {}", child.id())]).status().unwrap();
-    assert!(status.success());
-}
-
 #[test]
 fn an_interrupted_run_leaves_nothing() {
-    for name in ["-INT", "-TERM"] {
+    for name in [Signal::SIGINT, Signal::SIGTERM] {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
         let child = long_run(&out);
-        signal(&child, name);
+        signal::send(&child, name);
         failed(&child.wait_with_output().unwrap(), &["interrupted", "removed"]);
-        assert!(!out.exists(), "{name}");
+        assert!(!out.exists(), "{name:?}");
     }
 }
 
@@ -223,7 +222,7 @@ fn a_killed_run_leaves_nothing_that_opens_and_its_folder_can_be_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let mut child = long_run(&out);
-    signal(&child, "-KILL");
+    signal::send(&child, Signal::SIGKILL);
     child.wait().unwrap();
     assert_eq!(names(&out), ["model.safetensors.partial".to_owned()].into());
     failed(&perilune(&["inspect", out.to_str().unwrap()]), &["config.json", "cannot be read"]);

@@ -4,8 +4,11 @@
 
 #[path = "common/binary.rs"]
 mod binary;
+#[path = "common/signal.rs"]
+mod signal;
 
 use binary::{error, ok};
+use signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +53,7 @@ fn ctrl_c_saves_and_the_run_goes_on_to_a_model_that_opens() {
         assert!(started.elapsed() < Duration::from_secs(60), "no step within a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    signal::send(&child, Signal::SIGINT);
     let code = child.wait().unwrap().code();
     // On a fast machine the run may have ended before the signal came.
     assert!(matches!(code, Some(130 | 0)), "{code:?}");

@@ -11,5 +11,7 @@ mod pages;
 mod service;
 mod settings;
 mod shells;
+#[path = "../common/signal.rs"]
+mod signal;
 mod stumbles;
 mod world;

@@ -1,5 +1,6 @@
 //! The systemd unit: its own command serves, answers, and ends cleanly when it is told to.
 
+use super::signal::{self, Signal};
 use super::world::{World, is_installed, repository, said};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,7 +34,7 @@ fn the_units_command_serves_and_ends_cleanly() {
         world.command("perilune").env("PERILUNE_DATA", world.home().join("data")).args(["doctor", "--quick"]),
     );
     assert!(report.contains("a server of Perilune works on the data folder"), "{report}");
-    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    signal::send(&child, Signal::SIGTERM);
     let mut log = String::new();
     child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(child.wait().unwrap().success(), "{log}");

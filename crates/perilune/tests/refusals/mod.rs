@@ -1,5 +1,6 @@
 //! `run` with bad input: what is wrong is named, nothing is overwritten, and what can be mended goes on.
 
+use crate::signal::{self, Signal};
 use crate::{Child, call, command, endpoint, finish, start, words};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -130,7 +131,7 @@ fn a_run_whose_model_is_down_goes_on_when_it_is_up() {
     let mut child = start(folder.path(), &down, &["say it"]);
     let failed = wait_for(&mut child, "model_failed");
     assert!(failed.contains(&nobody.to_string()) && failed.contains("cannot be reached"), "{failed}");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal::send(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
     let run = run_name(folder.path());
     let told = String::from_utf8_lossy(&output.stderr);
