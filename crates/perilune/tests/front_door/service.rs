@@ -4,7 +4,7 @@ use super::signal::{self, Signal};
 use super::world::{World, is_installed, repository, said};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Where the unit expects the binary.
 const INSTALLED: &str = "/usr/local/bin/perilune";
