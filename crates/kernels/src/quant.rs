@@ -117,17 +117,15 @@ impl QuantRows {
         self.codes.resize(self.n_rows * code_stride, 0);
         self.scales.resize(self.n_rows * group_stride, 0.0);
         self.corrections.resize(self.n_rows * group_stride, 0);
-        let (width, n_groups) = (stored_width(n_cols), padded_groups(n_cols));
         let n_rows = self.n_rows;
         let (codes, scales, corrections) =
             (Shared::new(&mut self.codes), Shared::new(&mut self.scales), Shared::new(&mut self.corrections));
         cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
             for row in task_idx * ROWS_PER_TASK..((task_idx + 1) * ROWS_PER_TASK).min(n_rows) {
-                let codes_at = row * code_stride..row * code_stride + width;
-                let groups_at = row * group_stride..row * group_stride + n_groups;
+                let (of_codes, of_groups) = spans(row, n_cols);
                 // SAFETY: each row belongs to one task.
                 let (codes, scales, corrections) = unsafe {
-                    (codes.part(codes_at), scales.part(groups_at.clone()), corrections.part(groups_at))
+                    (codes.part(of_codes), scales.part(of_groups.clone()), corrections.part(of_groups))
                 };
                 let x = &x[row * n_cols..(row + 1) * n_cols];
                 dispatch!(cpu.isa(), quantize_row(x, codes, scales, corrections));
@@ -157,11 +155,9 @@ impl QuantRows {
     /// If there is no such row.
     #[inline]
     pub fn row(&self, row_idx: usize) -> QuantRow<'_> {
-        assert!(row_idx < self.n_rows);
-        let [code_stride, group_stride] = strides(self.n_cols);
-        let groups = row_idx * group_stride..row_idx * group_stride + padded_groups(self.n_cols);
+        let (codes, groups) = spans(row_idx, self.n_cols);
         QuantRow {
-            codes: &self.codes[row_idx * code_stride..][..stored_width(self.n_cols)],
+            codes: &self.codes[codes],
             scales: &self.scales[groups.clone()],
             corrections: &self.corrections[groups],
         }
@@ -176,6 +172,12 @@ const LINE: usize = 64;
 fn strides(n_cols: usize) -> [usize; 2] {
     let odd = |bytes: usize| (bytes.div_ceil(LINE) | 1) * LINE;
     [odd(stored_width(n_cols)), odd(padded_groups(n_cols) * size_of::<f32>()) / size_of::<f32>()]
+}
+
+/// Where a row stands among the codes, and among the scales and corrections.
+fn spans(row_idx: usize, n_cols: usize) -> (Range<usize>, Range<usize>) {
+    let [codes, groups] = strides(n_cols).map(|stride| row_idx * stride);
+    (codes..codes + stored_width(n_cols), groups..groups + padded_groups(n_cols))
 }
 
 /// Groups of a row of [`QuantRows`]: whole runs of [`LANES`].

@@ -570,8 +570,8 @@ unsafe fn tile_block<C: Codes, const H: usize>(
                 scales[half] = transpose(scales[half]);
             }
             for pair in base / PAIR..(base + n).div_ceil(PAIR) {
+                let is_whole = n_groups - pair * PAIR >= PAIR;
                 for half in 0..H {
-                    let is_whole = n_groups - pair * PAIR >= PAIR;
                     for row in 0..ROWS {
                         [even[half][row], odd[half][row]] = w.raw(first + half * ROWS + row, pair, is_whole);
                     }

@@ -93,7 +93,7 @@ fn hard_factors(n: usize, rng: &mut Rng) -> Vec<String> {
     (0..n).map(|_| factor().to_string()).collect()
 }
 
-/// Numbers of two digits that are often repeated.
+/// Numbers made of two digits, each of which often comes twice in a row.
 fn hard_terms(n: usize, rng: &mut Rng) -> Vec<String> {
     let (first, second) = (rng.within(1, 9), rng.below(10));
     let n_digits = rng.within(2, N_HARD_DIGITS_MAX);
