@@ -36,6 +36,7 @@ use perilune_train::data::session::{Counter, SharedCounter};
 use person::People;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
 pub(super) use web::SEARCH_KEY;
 use web::WebArgs;
 
@@ -264,10 +265,12 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
 }
 
 async fn drive(run: Run, listener: &view::View, folder: &Path) -> anyhow::Result<End> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    // Both are listened to before the first event is printed: whoever reads it may already interrupt.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let ended = tokio::select! {
         ended = run.finish() => ended,
-        _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+        _ = interrupt.recv() => return Ok(End::Interrupted),
         _ = terminate.recv() => return Ok(End::Interrupted),
         () = journal::stop_asked(folder) => return Ok(End::Interrupted),
     };
