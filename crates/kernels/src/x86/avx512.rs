@@ -183,9 +183,9 @@ const TILE_X: usize = 16;
 trait Codes: Copy {
     /// Unsigned codes of even and of odd columns from the two halves of [`Codes::raw`], transposed or not.
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2];
-    /// The bytes of one quad: packed nibbles (twice), or even and odd columns. Packed groups from `n_groups` on are
-    /// zero nibbles.
-    unsafe fn raw(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2];
+    /// The bytes of one quad, of whose groups `n <= 4` are there: packed nibbles (twice), those of the others zero, or
+    /// even and odd columns.
+    unsafe fn raw(self, row: usize, quad: usize, n: usize) -> [__m512i; 2];
     /// Words of a quad differ between the two halves of [`Codes::raw`].
     const TWO_WORDS: bool;
     /// The correction for the codes' offset, from -8 times the sum of a group's activations.
@@ -200,15 +200,14 @@ impl Codes for Int4<'_> {
     const TWO_WORDS: bool = false;
 
     #[inline(always)]
-    unsafe fn raw(self, row: usize, quad: usize, n_groups: usize) -> [__m512i; 2] {
+    unsafe fn raw(self, row: usize, quad: usize, n: usize) -> [__m512i; 2] {
         let at = (row * self.n_groups + quad * 4) * (GROUP / 2);
-        let n_bytes = (n_groups - quad * 4) * (GROUP / 2);
-        // SAFETY: `n_bytes` bytes of this row follow `at`, and no more than 64 are read.
+        // SAFETY: `n` groups of this row follow `at`, and no more are read.
         unsafe {
             let from = self.packed.as_ptr().add(at).cast::<i8>();
-            let bytes = match n_bytes {
-                64.. => _mm512_loadu_si512(from.cast()),
-                _ => _mm512_maskz_loadu_epi8((1u64 << n_bytes) - 1, from),
+            let bytes = match n {
+                4 => _mm512_loadu_si512(from.cast()),
+                _ => _mm512_maskz_loadu_epi8((1u64 << (n * (GROUP / 2))) - 1, from),
             };
             [bytes, bytes]
         }
@@ -256,7 +255,7 @@ impl Codes for Int8<'_> {
     const TWO_WORDS: bool = true;
 
     #[inline(always)]
-    unsafe fn raw(self, row: usize, quad: usize, _n_groups: usize) -> [__m512i; 2] {
+    unsafe fn raw(self, row: usize, quad: usize, _n: usize) -> [__m512i; 2] {
         let at = row * stored_width(self.n_groups * GROUP) + quad * QUAD;
         // SAFETY: rows hold whole quads.
         unsafe {
@@ -305,8 +304,48 @@ unsafe fn group_sums(quads: [__m512i; 4]) -> __m512i {
     }
 }
 
-/// Running sums of `T` rows of x with one row of weights, weights unpacked once for all of them.
+/// `n <= 16` groups from `base` on of one row of weights, unpacked once for `T` rows of x: their sums, times both scales,
+/// are added to `sums`.
 #[allow(clippy::needless_range_loop)]
+#[inline(always)]
+unsafe fn add_groups<C: Codes, const T: usize>(
+    x: &[QuantRow<'_>; T],
+    w: C,
+    row: usize,
+    base: usize,
+    n: usize,
+    sums: &mut [__m512; T],
+) {
+    // SAFETY: the caller's contract, that of `row_sums`.
+    unsafe {
+        w.prefetch(row, base);
+        let mut parts = [[_mm512_setzero_si512(); 4]; T];
+        for i in 0..4 {
+            if 4 * i < n {
+                let quad = base / 4 + i;
+                let codes = C::split(w.raw(row, quad, 4.min(n - 4 * i)));
+                for t in 0..T {
+                    let from = x[t].codes.as_ptr().add(quad * QUAD);
+                    let even = _mm512_loadu_si512(from.cast());
+                    let odd = _mm512_loadu_si512(from.add(QUAD / 2).cast());
+                    let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[0], even);
+                    parts[t][i] = _mm512_dpbusd_epi32(part, codes[1], odd);
+                }
+            }
+        }
+        let scales = w.scales(row, base, n);
+        for t in 0..T {
+            let corrections = _mm512_loadu_si512(x[t].corrections.as_ptr().add(base).cast());
+            let total = _mm512_add_epi32(group_sums(parts[t]), C::correction(corrections));
+            let both = _mm512_mul_ps(scales, _mm512_loadu_ps(x[t].scales.as_ptr().add(base)));
+            sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), both, sums[t]);
+        }
+    }
+}
+
+/// Running sums of `T` rows of x with one row of weights.
+///
+/// Whole runs of 16 groups go apart from what is left: there every length is known when this is compiled.
 #[inline(always)]
 unsafe fn row_sums<C: Codes, const T: usize>(
     x: &[QuantRow<'_>; T],
@@ -317,28 +356,12 @@ unsafe fn row_sums<C: Codes, const T: usize>(
     // SAFETY: rows of x are zero-padded to whole quads and whole runs of 16 scales; `w` has `n_groups` groups.
     unsafe {
         let mut sums = [_mm512_setzero_ps(); T];
-        for base in (0..n_groups).step_by(GROUPS) {
-            let n = GROUPS.min(n_groups - base);
-            w.prefetch(row, base);
-            let mut parts = [[_mm512_setzero_si512(); 4]; T];
-            for i in 0..n.div_ceil(4) {
-                let quad = base / 4 + i;
-                let codes = C::split(w.raw(row, quad, n_groups));
-                for t in 0..T {
-                    let from = x[t].codes.as_ptr().add(quad * QUAD);
-                    let even = _mm512_loadu_si512(from.cast());
-                    let odd = _mm512_loadu_si512(from.add(QUAD / 2).cast());
-                    let part = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[0], even);
-                    parts[t][i] = _mm512_dpbusd_epi32(part, codes[1], odd);
-                }
-            }
-            let scales = w.scales(row, base, n);
-            for t in 0..T {
-                let corrections = _mm512_loadu_si512(x[t].corrections.as_ptr().add(base).cast());
-                let total = _mm512_add_epi32(group_sums(parts[t]), C::correction(corrections));
-                let both = _mm512_mul_ps(scales, _mm512_loadu_ps(x[t].scales.as_ptr().add(base)));
-                sums[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), both, sums[t]);
-            }
+        let n_whole = n_groups / GROUPS * GROUPS;
+        for base in (0..n_whole).step_by(GROUPS) {
+            add_groups::<C, T>(x, w, row, base, GROUPS, &mut sums);
+        }
+        if n_whole < n_groups {
+            add_groups::<C, T>(x, w, row, n_whole, n_groups - n_whole, &mut sums);
         }
         sums
     }
@@ -447,7 +470,7 @@ macro_rules! for_each_group {
             for quad in base / 4..(base + n).div_ceil(4) {
                 let mut raw = [[_mm512_setzero_si512(); 16]; 2];
                 for row in 0..16 {
-                    [raw[0][row], raw[1][row]] = w.raw(row, quad, n_groups);
+                    [raw[0][row], raw[1][row]] = w.raw(row, quad, 4.min(n_groups - quad * 4));
                 }
                 let first = transpose(raw[0]);
                 let second = if <$codes>::TWO_WORDS { transpose(raw[1]) } else { first };
