@@ -25,19 +25,55 @@ const WORDS: &[&str] = &[
     "user", "value", "water", "week", "weight", "west", "wheat", "wind", "wood", "yard", "year", "zone",
 ];
 
+/// Words that the expert's thoughts say for themselves: a name made of one is easily confused with what stands beside it.
+const SAID: &[&str] = &[
+    "start", "code", "next", "sum", "multiply", "in", "set", "to", "replace", "by", "find", "read", "write",
+    "list", "or", "and", "minus", "plus", "larger", "same", "first", "found", "folder", "check", "from", "now",
+    "end", "line",
+];
+/// Most letters of a name in which letters repeat.
+const N_REPEATED_MAX: usize = 7;
+
 /// Names that no other name of the same world equals.
 #[derive(Debug, Default)]
 pub struct Names {
     used: HashSet<String>,
+    /// In the order in which they were given.
+    given: Vec<String>,
+    has_hard: bool,
 }
 
 impl Names {
+    /// Names of a task as training sees it where `is_varied`: one in six is hard to copy, since its parts repeat, it
+    /// is like a name that was given before, or it is a word of the expert's own thoughts.
+    #[must_use]
+    pub fn new(is_varied: bool) -> Self {
+        Self { has_hard: is_varied, ..Self::default() }
+    }
+
     /// A bare name, given once: syllables, letters or a word, sometimes with digits, `_` or `-`.
     pub fn name(&mut self, rng: &mut Rng) -> String {
         loop {
-            let name = fresh_name(rng);
+            let name = self.candidate(rng);
             if self.used.insert(name.clone()) {
+                self.given.push(name.clone());
                 return name;
+            }
+        }
+    }
+
+    fn candidate(&self, rng: &mut Rng) -> String {
+        if !self.has_hard || !rng.one_in(6) {
+            return fresh_name(rng);
+        }
+        match (rng.below(4), self.given.is_empty()) {
+            (0, _) => repeated(rng),
+            (1, _) => (*rng.pick(SAID)).to_owned(),
+            (2, false) => format!("{}{}", rng.pick(&self.given), letters(rng)),
+            (3, false) => neighbour(&rng.pick(&self.given).clone(), rng),
+            _ => {
+                let part = rng.pick(WORDS);
+                format!("{part}{}{part}", rng.pick(&["", "_", "-"]))
             }
         }
     }
@@ -56,7 +92,12 @@ impl Names {
     /// A path: a file, one time in four in a folder.
     pub fn path(&mut self, rng: &mut Rng) -> String {
         let file = self.file(rng);
-        if rng.one_in(4) { format!("{}/{file}", self.name(rng)) } else { file }
+        if !rng.one_in(4) {
+            return file;
+        }
+        let stem = file.split('.').next().unwrap_or(&file);
+        let is_alike = self.has_hard && rng.one_in(6);
+        if is_alike { format!("{stem}/{file}") } else { format!("{}/{file}", self.name(rng)) }
     }
 
     /// A key as records have them, given once: a name, or capitals and digits with or without a dash.
@@ -114,6 +155,25 @@ fn syllables(rng: &mut Rng) -> String {
 
 fn letters(rng: &mut Rng) -> String {
     (0..rng.within(2, 6)).map(|_| (b'a' + rng.below(26) as u8) as char).collect()
+}
+
+/// A few letters, each of which often comes twice in a row.
+fn repeated(rng: &mut Rng) -> String {
+    let few: Vec<char> = (0..2).map(|_| (b'a' + rng.below(26) as u8) as char).collect();
+    (0..rng.within(3, N_REPEATED_MAX)).map(|_| *rng.pick(&few)).collect()
+}
+
+/// The name with one of its letters or digits another one, or written twice.
+fn neighbour(name: &str, rng: &mut Rng) -> String {
+    let mut chars: Vec<char> = name.chars().collect();
+    let at = rng.below(chars.len());
+    match chars[at] {
+        char if rng.one_in(2) => chars.insert(at, char),
+        char if char.is_ascii_digit() => chars[at] = (b'0' + rng.below(10) as u8) as char,
+        char if char.is_ascii_alphabetic() => chars[at] = (b'a' + rng.below(26) as u8) as char,
+        char => chars.insert(at, char),
+    }
+    chars.into_iter().collect()
 }
 
 fn upper(rng: &mut Rng, n: usize) -> String {

@@ -29,12 +29,12 @@ pub enum Stage {
 
 /// Families by how often an episode is drawn from them, in percent.
 const MIX: [(Family, usize); 6] = [
-    (Family::Sum, 24),
-    (Family::Trail, 6),
-    (Family::Compare, 18),
+    (Family::Sum, 23),
+    (Family::Trail, 10),
+    (Family::Compare, 15),
     (Family::Edit, 18),
-    (Family::Choose, 27),
-    (Family::Recover, 7),
+    (Family::Choose, 25),
+    (Family::Recover, 9),
 ];
 /// Kinds of task that are learned before the others of their family; half of them are drawn again.
 const LEARNED: [(Family, &str); 4] = [

@@ -13,7 +13,7 @@ use crate::data::tools::Kit;
 
 /// One to two calls with renamed tools.
 pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let (file, out, folder) = (names.path(rng), names.file_of(rng, "txt"), names.name(rng));
     let (key, numbers) = (names.key(rng), NumberKind::random(rng));
     let (left, right, op) = (numbers.number(rng), numbers.number(rng), *rng.pick(&["+", "-", "*"]));

@@ -11,7 +11,7 @@ use crate::data::steps::{calculate, search, write, wrote};
 
 /// Two files that both know a key.
 pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let (file, file2, out) = (names.path(rng), names.path(rng), names.file_of(rng, "txt"));
     let key = names.key(rng);
     let (first, second) = values(draw.form.kind, rng);

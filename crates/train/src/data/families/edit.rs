@@ -10,7 +10,7 @@ use crate::data::steps::{answer, edit, read};
 
 /// A file of records, one of which gets another value.
 pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let file = names.path(rng);
     let mut records = Records::numbers(&mut names, rng, 1, 7);
     for idx in 0..records.lines.len() {

@@ -21,7 +21,7 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
 
 /// The file lies in a folder: the listing tells which.
 fn moved(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let (file, folder, out) = (names.file(rng), names.name(rng), names.file_of(rng, "txt"));
     let (code, path) = (names.key(rng), format!("{folder}/{file}"));
     let mut files = Files::from([(path.clone(), format!("code: {code}\n"))]);
@@ -44,7 +44,7 @@ fn moved(draw: &Draw, rng: &mut Rng) -> Episode {
 
 /// Only one of two files knows the key.
 fn either(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let (file, file2, out) = (names.path(rng), names.path(rng), names.file_of(rng, "txt"));
     let key = names.key(rng);
     let is_first = rng.one_in(4);
@@ -72,7 +72,7 @@ fn either(draw: &Draw, rng: &mut Rng) -> Episode {
 
 /// A tool does not answer at first: the same call again, once or twice.
 fn busy(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let (file, out, text) = (names.path(rng), names.file_of(rng, "txt"), names.key(rng));
     let numbers = NumberKind::random(rng);
     let (left, right, sign) = (numbers.number(rng), numbers.number(rng), *rng.pick(&["+", "-"]));

@@ -34,7 +34,7 @@ const N_SHOWN_MAX: usize = 3;
 
 /// A list or a table, and its total.
 pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let is_product = draw.form.kind == "product";
     let n_max = if is_product { N_FACTORS_MAX } else { N_NUMBERS_MAX };
     let n = draw.n_calls.map_or_else(|| rng.within(2, n_max), |n| n.max(1));

@@ -41,7 +41,7 @@ const N_FILES_MAX: usize = 36;
 
 /// A trail of files, one a call.
 pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::default();
+    let mut names = Names::new(draw.is_varied);
     let n_files = draw.n_calls.unwrap_or_else(|| rng.within(2, N_FILES_MAX)).max(1);
     let paths: Vec<String> = (0..n_files).map(|_| names.path(rng)).collect();
     let (code, out) = (names.key(rng), names.file_of(rng, "txt"));
