@@ -28,8 +28,8 @@ const WORDS: &[&str] = &[
 /// Words that the expert's thoughts say for themselves: a name made of one is easily confused with what stands beside it.
 const SAID: &[&str] = &[
     "start", "code", "next", "sum", "multiply", "in", "set", "to", "replace", "by", "find", "read", "write",
-    "list", "or", "and", "minus", "plus", "larger", "same", "first", "found", "folder", "check", "from", "now",
-    "end", "line",
+    "list", "or", "and", "minus", "plus", "larger", "same", "first", "found", "folder", "check", "from",
+    "now", "end", "line",
 ];
 /// Most letters of a name in which letters repeat.
 const N_REPEATED_MAX: usize = 7;
