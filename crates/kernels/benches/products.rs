@@ -1,6 +1,6 @@
 //! Products at K2's widths: check, then time, then name the roof.
 //!
-//! `cargo bench -p perilune-kernels [-- --threads N]`. Weights come in as many copies as exceed the caches, so a
+//! `cargo bench -p perilune-kernels [-- --threads N --isa NAME]`. Weights come in as many copies as exceed the caches, so a
 //! decode-shaped product reads memory; figures are the median of several runs beside the limits of this machine.
 
 #![allow(clippy::print_stdout)]
@@ -119,9 +119,11 @@ impl Bench {
 }
 
 fn main() {
-    let threads = std::env::args().skip_while(|a| a != "--threads").nth(1);
-    let n_threads = threads.and_then(|n| n.parse().ok()).unwrap_or_else(Cpu::n_available);
-    for isa in Isa::ALL.into_iter().filter(|isa| *isa != Isa::Scalar) {
+    let value_of = |flag: &str| std::env::args().skip_while(|arg| arg != flag).nth(1);
+    let n_threads = value_of("--threads").and_then(|n| n.parse().ok()).unwrap_or_else(Cpu::n_available);
+    let only = value_of("--isa");
+    let is_asked = |isa: &Isa| *isa != Isa::Scalar && only.as_ref().is_none_or(|only| only == isa.name());
+    for isa in Isa::ALL.into_iter().filter(is_asked) {
         let Some(cpu) = Cpu::with_isa(isa, n_threads) else {
             println!("{}: skipped, this processor lacks it", isa.name());
             continue;

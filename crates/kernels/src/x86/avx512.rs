@@ -576,6 +576,10 @@ unsafe fn tile_group<C: Codes>(
     unsafe {
         for (t, x) in x.iter().enumerate() {
             let from = x.codes.as_ptr().add(at);
+            // Sixteen rows are as many streams, more than the processor follows by itself.
+            if group.is_multiple_of(4) {
+                prefetch::<2>(from.wrapping_add(QUAD).cast());
+            }
             let word = |at: usize| _mm512_set1_epi32(from.add(at).cast::<i32>().read_unaligned());
             let corrections = C::correction(_mm512_set1_epi32(*x.corrections.get_unchecked(group)));
             // Two chains, or each of the eight sums would wait for the one before it.
