@@ -26,7 +26,8 @@ export PERILUNE_KEY LIMITED_KEY
 "$perilune" serve "$model" --data "$data" --listen "127.0.0.1:$port" >"$scratch/serve.out" 2>"$scratch/serve.err" &
 server=$!
 trap 'kill $server 2>/dev/null || true; wait $server 2>/dev/null || true' EXIT
-for _ in $(seq 100); do
+for _ in $(seq 600); do
+    kill -0 $server || { cat "$scratch/serve.err" >&2; exit 1; }
     curl --silent --fail "$base/ready" >/dev/null && break
     sleep 0.2
 done
@@ -39,7 +40,7 @@ describe() {
     "$scratch/py/bin/schemathesis" run "$base/openapi.json" \
         --header "Authorization: Bearer $PERILUNE_KEY" \
         --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-        --max-examples "${EXAMPLES:-50}" --request-timeout 60
+        --max-examples "${EXAMPLES:-50}" --request-timeout 600
 }
 describe
 

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Time that a page may take to come to what is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(300);
 const PAGES: [&str; 6] = ["chat", "keys", "prices", "usage", "api", "model"];
 
 /// A child process, killed when dropped.

@@ -59,7 +59,17 @@ impl Server {
     /// Starts on a folder that is there.
     fn again(dir: tempfile::TempDir) -> Self {
         let mut child = perilune()
-            .args(["serve", "--listen", "127.0.0.1:0", "--cache-tokens", "65536", "--threads", "1"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--cache-tokens",
+                "65536",
+                "--threads",
+                "1",
+                "--drain",
+                "600",
+            ])
             .args([
                 "--data".as_ref(),
                 dir.path().join("data").as_os_str(),
@@ -190,7 +200,7 @@ fn half_closed_and_vanished_clients_stop_their_work() {
         if text.contains("running_throughput\"} 0\n") && text.contains("perilune_open_answers 0\n") {
             break;
         }
-        assert!(since.elapsed() < Duration::from_secs(20), "work goes on for nobody: {text}");
+        assert!(since.elapsed() < Duration::from_secs(300), "work goes on for nobody: {text}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -169,7 +169,7 @@ async fn a_flood_is_told_when_to_come_again() {
 async fn a_client_that_vanishes_stops_its_work_and_pays_for_what_was_done() {
     use http_body_util::BodyExt;
     let store = Store::in_memory().unwrap();
-    let house = House::with(Duration::from_millis(5), store.clone());
+    let house = House::with(Duration::from_millis(200), store.clone());
     let body = chat(
         "noise",
         &json!({ "stream": true, "temperature": 1, "seed": 1, "max_tokens": 10_000, "thinking": { "type": "disabled" } }),
@@ -179,18 +179,19 @@ async fn a_client_that_vanishes_stops_its_work_and_pays_for_what_was_done() {
     for _ in 0..5 {
         stream.frame().await.unwrap().unwrap();
     }
+    let before = house.engine.stats().generated_tokens;
     drop(stream);
     store.flush().await.unwrap();
     let line = store.lines(Period::default(), 1).await.unwrap().remove(0);
     assert_eq!(line.status, Status::Cancelled);
     assert!(line.usage.completion_tokens >= 3 && line.cost.nano > 0, "{line:?}");
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while house.engine.stats().running != [0, 0] {
         assert!(Instant::now() < deadline, "the engine still works for nobody");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let generated = house.engine.stats().generated_tokens;
-    assert!(generated <= line.usage.completion_tokens + 2, "{generated} generated, {line:?}");
+    assert!(generated <= before + 2, "{before} generated, then {generated}, {line:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

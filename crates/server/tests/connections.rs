@@ -105,7 +105,7 @@ async fn a_reader_who_comes_back_too_late_is_told_why() {
 
 /// A client leaves in the middle of an answer; the tokens generated after it did.
 async fn tokens_after_leaving(leave: impl AsyncFnOnce(TcpStream) -> Option<TcpStream>) -> u64 {
-    let step = Duration::from_millis(100);
+    let step = Duration::from_secs(1);
     let store = Store::in_memory().unwrap();
     let house = House::with(step, store.clone());
     let address = house.listen().await;
@@ -115,8 +115,12 @@ async fn tokens_after_leaving(leave: impl AsyncFnOnce(TcpStream) -> Option<TcpSt
     let _kept = leave(stream).await;
     until("the work stops", || async { house.engine.stats().running == [0, 0] }).await;
     let after = house.engine.stats().generated_tokens;
-    store.flush().await.unwrap();
-    let line = store.lines(Period::default(), 1).await.unwrap().remove(0);
+    let line = async || {
+        store.flush().await.unwrap();
+        store.lines(Period::default(), 1).await.unwrap().remove(0)
+    };
+    until("the line is settled", || async { line().await.status != Status::Open }).await;
+    let line = line().await;
     assert_eq!(line.status, Status::Cancelled);
     assert!(line.usage.completion_tokens > 0 && line.usage.completion_tokens <= after, "{line:?}");
     after - before

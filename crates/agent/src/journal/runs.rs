@@ -4,6 +4,7 @@ use super::inbox::is_answered;
 use super::sqlite::{JOURNAL_FILE, is_worked_on, read_after};
 use super::{Entry, How, JournalError, Summary, genesis, read};
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -14,12 +15,15 @@ pub struct Runs {
     known: Mutex<HashMap<String, Known>>,
 }
 
+/// Which file a journal is, and when it was changed last: another run of the same name may be as old to the tick.
+type Version = (u64, SystemTime);
+
 /// A journal as far as it was read.
 #[derive(Clone)]
 struct Known {
     summary: Summary,
     hash: [u8; 32],
-    changed: Option<SystemTime>,
+    changed: Option<Version>,
 }
 
 /// A run in a list.
@@ -119,7 +123,7 @@ impl Runs {
         // Before the journal is read: a run that ends in between is over, not paused.
         let is_worked_on = is_worked_on(&folder);
         let known = self.lock().get(name).cloned();
-        let changed = folder.join(JOURNAL_FILE).metadata().and_then(|it| it.modified()).ok();
+        let changed = folder.join(JOURNAL_FILE).metadata().and_then(|it| Ok((it.ino(), it.modified()?))).ok();
         let known = match known {
             // What is over stays as it is, unless a limit ended it: a larger one may take it up again.
             Some(known) if known.is_over() && known.changed == changed => known,
@@ -167,7 +171,7 @@ impl Known {
         self.summary.ended.as_ref().is_some_and(|(how, _)| *how != How::Budget)
     }
 
-    fn go_on(mut self, folder: &Path, changed: Option<SystemTime>) -> Result<Self, JournalError> {
+    fn go_on(mut self, folder: &Path, changed: Option<Version>) -> Result<Self, JournalError> {
         let seq = self.summary.n_events;
         let tail = read_after(folder, seq)?;
         if tail.before != self.hash || seq == 0 && tail.entries.is_empty() {

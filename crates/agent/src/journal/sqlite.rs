@@ -23,7 +23,7 @@ const BUSY_MS: u64 = 5_000;
 /// Memory for pages of the file, KiB: the newest are written and none is read again.
 const CACHE_KIB: i32 = 256;
 /// Looks at a lock that may be held for an instant by [`is_worked_on`], and how far apart they are.
-const N_LOCK_LOOKS: u32 = 5;
+const N_LOCK_LOOKS: u32 = 100;
 const LOCK_LOOK_MS: u64 = 5;
 
 /// From each schema to the next; `user_version` counts those that were applied.
@@ -58,7 +58,9 @@ pub fn create(folder: &Path, at_ms: u64, opened: Opened) -> Result<(Journal, Ent
     }
     // A process that dies here leaves no journal rather than one that opened nothing.
     let partial = folder.join(PARTIAL_FILE);
-    let _ = std::fs::remove_file(&partial);
+    for left in ["", "-journal", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(folder.join(format!("{PARTIAL_FILE}{left}")));
+    }
     begin(&partial, lock.try_clone().map_err(|error| failed(error.to_string()))?, at_ms, opened)?;
     let moved = std::fs::rename(&partial, &path).and_then(|()| File::open(folder)?.sync_all());
     moved.map_err(|error| failed(error.to_string()))?;
@@ -71,6 +73,8 @@ pub fn create(folder: &Path, at_ms: u64, opened: Opened) -> Result<(Journal, Ent
 fn begin(path: &Path, lock: File, at_ms: u64, opened: Opened) -> Result<(), JournalError> {
     let connection = Connection::open(path).map_err(|error| explain(path, &error))?;
     let marked = connection.pragma_update(None, "application_id", APPLICATION_ID);
+    // Before it has its name: a process that died while it switched would leave a journal that nobody can read.
+    let marked = marked.and_then(|()| connection.pragma_update(None, "journal_mode", "wal"));
     marked.map_err(|error| explain(path, &error))?;
     let store = Sqlite::new(connection, path, lock)?;
     let (mut journal, _) = Journal::over(Box::new(store), path, &[])?;

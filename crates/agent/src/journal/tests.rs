@@ -124,6 +124,23 @@ fn a_run_is_made_once() {
 }
 
 #[test]
+fn what_a_process_left_that_died_while_it_made_a_run_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let partial = folder.path().join("journal.sqlite.partial");
+    // As a process leaves them that was killed: SQLite closes a file and removes its companions, so they are copied.
+    let connection = Connection::open(&partial).unwrap();
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    connection.execute_batch("CREATE TABLE events (other INTEGER); INSERT INTO events VALUES (1)").unwrap();
+    let companions = ["-wal", "-shm"].map(|end| folder.path().join(format!("journal.sqlite.partial{end}")));
+    let left = companions.each_ref().map(|path| std::fs::read(path).unwrap());
+    drop(connection);
+    companions.iter().zip(&left).for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+    let entries = run(folder.path());
+    assert_eq!(read(folder.path()).unwrap(), entries);
+    assert!(!partial.exists() && companions.iter().all(|path| !path.exists()));
+}
+
+#[test]
 fn a_fork_starts_with_the_same_steps() {
     let runs = tempfile::tempdir().unwrap();
     let (from, to) = (runs.path().join("first"), runs.path().join("second"));

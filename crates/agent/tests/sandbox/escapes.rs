@@ -78,7 +78,7 @@ pub(crate) const CASES: &[Case] = &[
     case("open the terminal multiplexer", Py("keep = os.open('/dev/ptmx', os.O_RDWR)"), FILES, Proof::Holds(|all| {
         all.iter().any(|process| process.descriptors().iter().any(|fd| fd.contains("ptmx")))
     })),
-    case("run a set-user-id file", Sh("./setuid 30 & sleep 0.3"), &[MountNamespace, UserNamespace, Capabilities],
+    case("run a set-user-id file", Sh("./setuid 30 & sleep 2"), &[MountNamespace, UserNamespace, Capabilities],
         Proof::Holds(|all| all.iter().any(|process| process.status("Uid").contains("65534"))))
         .off(&[Landlock, Seccomp]).needs(&[Needs::Root, Needs::SetUserId]),
     // /proc

@@ -67,7 +67,7 @@ pub(crate) enum Needs {
 }
 
 /// Time for an attempt, s.
-const ATTEMPT_S: u64 = 20;
+const ATTEMPT_S: u64 = 200;
 
 const PRELUDE: &str = "import ctypes, os, struct, sys, time\n\
     E = os.environ; L = ctypes.CDLL(None, use_errno=True); L.syscall.restype = ctypes.c_long\n\

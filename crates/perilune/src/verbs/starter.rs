@@ -300,9 +300,9 @@ impl Starter for Processes {
 
     fn resume(&self, run: &str, profile: &str, n_steps_max: Option<u64>) -> Result<(), String> {
         let profile = self.profile(profile)?;
-        // Of a process that has just ended the watcher may not know yet.
+        // A run that is at work was refused before: its process is ending, or has ended and the watcher does not know yet.
         let since = Instant::now();
-        while self.is_at_work(run) && !self.is_worked_on(run) && since.elapsed() < PATIENCE {
+        while self.is_at_work(run) && since.elapsed() < PATIENCE {
             std::thread::sleep(LOOK);
         }
         let task = read(&self.runs.join(run)).map(|entries| Summary::of(&entries).opened.task);

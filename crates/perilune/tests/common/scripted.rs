@@ -61,7 +61,8 @@ pub(crate) fn request(stream: &TcpStream) -> Option<Vec<u8>> {
     Some(body)
 }
 
-fn answer(mut stream: TcpStream, message: &Value) {
+/// Answers one request with a message.
+pub(crate) fn answer(mut stream: TcpStream, message: &Value) {
     let _ = request(&stream);
     let finish = if message["tool_calls"].is_array() { "tool_calls" } else { "stop" };
     let whole = json!({

@@ -5,7 +5,6 @@ use crate::{Child, call, command, endpoint, finish, start, words};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -126,11 +125,12 @@ fn a_workspace_that_cannot_be_written_is_told_to_the_model() {
 #[test]
 fn a_run_whose_model_is_down_goes_on_when_it_is_up() {
     let folder = tempfile::tempdir().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Port 1 of this machine is nobody's.
+    let nobody = "127.0.0.1:1";
     let down = format!("http://{nobody}/v1#scripted");
     let mut child = start(folder.path(), &down, &["say it"]);
     let failed = wait_for(&mut child, "model_failed");
-    assert!(failed.contains(&nobody.to_string()) && failed.contains("cannot be reached"), "{failed}");
+    assert!(failed.contains(nobody) && failed.contains("cannot be reached"), "{failed}");
     signal::send(&child, Signal::SIGINT);
     let output = child.wait_with_output().unwrap();
     let run = run_name(folder.path());

@@ -1,9 +1,12 @@
 //! How a run says that it is over or not: its last line and status, its limits, and where it searches.
 
+use super::scripted::answer;
+use super::signal::{self, Signal};
 use super::{call, endpoint, finish, start, words};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 /// The last line: status, and whether it says how to go on.
 fn last(lines: &[Value]) -> (&str, bool) {
@@ -66,23 +69,27 @@ fn to_look_again_after_a_change_is_no_circle() {
     assert!(lines.iter().all(|line| line["remark"].is_null()), "{lines:?}");
 }
 
-/// A signal, as Ctrl-C and service managers send it.
-fn signal(name: &str, process: u32) {
-    let sent = Command::new("/bin/sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
-    assert!(sent.success());
+/// An endpoint that keeps its first request waiting, says that it has come, and answers all others.
+fn silent_at_first(then: Value) -> (String, Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = format!("http://{}/v1#scripted", listener.local_addr().unwrap());
+    let (asked, is_asked) = channel();
+    std::thread::spawn(move || {
+        let first = listener.accept().unwrap();
+        asked.send(()).unwrap();
+        listener.incoming().for_each(|stream| answer(stream.unwrap(), &then));
+        drop(first);
+    });
+    (place, is_asked)
 }
 
 #[test]
 fn an_interrupted_run_says_how_to_go_on_and_does() {
     let folder = tempfile::tempdir().unwrap();
-    let upstream = endpoint(vec![Value::Null, words("done at last")]);
+    let (upstream, is_asked) = silent_at_first(words("done at last"));
     let child = start(folder.path(), &upstream, &["a task that's \"odd\"", "--steps", "7"]);
-    while !journal_is_there(folder.path()) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    // The signals are caught once the model is asked.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    signal("INT", child.id());
+    is_asked.recv().unwrap();
+    signal::send(&child, Signal::SIGINT);
     let (code, lines) = finish(child);
     assert_eq!((code, last(&lines)), (Some(130), ("interrupted", true)));
     let resume = lines.last().unwrap()["resume"].as_str().unwrap().to_owned();
@@ -95,11 +102,6 @@ fn an_interrupted_run_says_how_to_go_on_and_does() {
     let (code, lines) = finish(shell.spawn().unwrap());
     assert_eq!((code, last(&lines)), (Some(0), ("done", false)), "{resume}");
     assert_eq!(lines.last().unwrap()["answer"], "done at last");
-}
-
-fn journal_is_there(folder: &Path) -> bool {
-    let runs = std::fs::read_dir(folder.join("runs")).into_iter().flatten().flatten();
-    runs.into_iter().any(|run| run.path().join("journal.sqlite").exists())
 }
 
 /// Refuses the key, and says it again as some providers do.

@@ -175,7 +175,11 @@ fn a_run_is_stopped_and_taken_up_again_in_the_console() {
     drop(console);
     let console = Console::start(folder.path(), &profiles, Some(&key));
     assert_eq!(console.submit(&page, &stop, ""), (303, page.clone()));
-    assert_eq!(state(), "paused");
+    let since = Instant::now();
+    while state() != "paused" {
+        assert!(since.elapsed() < PATIENCE, "the run does not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     assert!(console.page(&page).contains("<option value=\"hangs\" selected>"));
     assert_eq!(console.submit(&page, &stop, "").0, 409);
     assert_eq!(console.submit(&page, &resume, "profile=none").0, 422);

@@ -24,7 +24,7 @@ const N_FILES: usize = 8;
 /// Times that the agent is killed.
 const N_KILLS: usize = 4;
 /// Longest time after a call was settled at which a kill may come, ms: an answer of the model takes longer.
-const ANSWER_MS: usize = 200;
+const ANSWER_MS: usize = 20;
 /// Longest time after an intent, µs: an attempt takes about as long.
 const ATTEMPT_US: usize = 1_000;
 /// Longest time after the start at which an agent that has done nothing yet may be killed, ms.

@@ -28,7 +28,7 @@ const N_KILLS: usize = 10;
 /// Longest time after an intent at which a kill may come, µs: an edit of the ledger takes about as long.
 const ATTEMPT_US: usize = 12_000;
 /// Last kills that are aimed at an attempt where none has met one yet.
-const N_AIMED: usize = 3;
+const N_AIMED: usize = 6;
 /// Time that one life may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
