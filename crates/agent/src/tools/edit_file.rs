@@ -89,7 +89,7 @@ fn plan(args: &Args, scope: &Scope) -> Result<Change, String> {
     let path = &args.path;
     let relative = scope.workspace.relative(path).map_err(|error| error.to_string())?;
     let before =
-        scope.workspace.read_text(path, scope.limits.file_bytes_max).map_err(|error| error.to_string())?;
+        scope.workspace.read_text(path, scope.limits.file_bytes_max).map_err(|error| scope.told(error))?;
     match scope.seen.get(&relative) {
         None => return Err(format!("{path} has not been read; read it first")),
         Some(seen) if seen != hash(before.as_bytes()) => {

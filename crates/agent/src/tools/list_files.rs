@@ -35,7 +35,7 @@ impl Tool for ListFiles {
 
     fn run<'a>(&'a self, arguments: &'a Arguments, scope: &'a Scope) -> BoxFuture<'a, Output> {
         ready(match parse::<Args>(&self.declaration(), arguments) {
-            Ok(args) => list(&args.path, scope).unwrap_or_else(|error| Output::failed(error.to_string())),
+            Ok(args) => list(&args.path, scope).unwrap_or_else(|error| Output::failed(scope.told(error))),
             Err(error) => error.into(),
         })
     }

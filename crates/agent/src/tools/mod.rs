@@ -16,6 +16,7 @@ mod edit_file;
 mod fetch_url;
 mod finish;
 mod list_files;
+mod near;
 mod outside;
 mod pdf;
 mod python;

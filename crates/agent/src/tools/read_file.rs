@@ -52,7 +52,7 @@ impl Tool for ReadFile {
 
 async fn read(args: &Args, scope: &Scope) -> Result<Output, String> {
     let bytes = scope.workspace.read(&args.path, scope.limits.file_bytes_max);
-    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes = bytes.map_err(|error| scope.told(error))?;
     let relative = scope.workspace.relative(&args.path).map_err(|error| error.to_string())?;
     let seen = (relative, hash(&bytes));
     let content = match String::from_utf8(bytes) {

@@ -1,5 +1,6 @@
 //! What a tool may reach.
 
+use super::workspace::WorkspaceError;
 use super::{Pdf, Workspace};
 use crate::gate::{BoxFuture, Elsewhere, Outside, Unattended};
 use crate::secrets::Secrets;
@@ -84,6 +85,18 @@ impl Scope {
         }
     }
 
+    /// What a tool says of an error; where nothing is at a path, also which path was probably meant, if it may be read.
+    pub(super) fn told(&self, error: WorkspaceError) -> String {
+        match error {
+            WorkspaceError::Missing { path, near: None } => {
+                let may_read = |near: &String| self.may_read.as_ref().is_none_or(|may_read| may_read(near));
+                let near = self.workspace.near(&path).filter(may_read);
+                WorkspaceError::Missing { path, near }.to_string()
+            }
+            error => error.to_string(),
+        }
+    }
+
     /// The same scope for a call with its own key, which may open these paths outside the workspace.
     #[must_use]
     pub fn for_call(&self, key: &str, outside: &[Outside]) -> Self {
@@ -145,6 +158,19 @@ pub(super) fn hash(content: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_may_not_be_read_is_not_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret.txt"), "").unwrap();
+        let mut scope = Scope::new(Workspace::open(dir.path()).unwrap(), Limits::default());
+        let told = |scope: &Scope| {
+            scope.told(WorkspaceError::Missing { path: "secrett.txt".to_owned(), near: None })
+        };
+        assert_eq!(told(&scope), "secrett.txt does not exist; see secret.txt, the nearest name");
+        scope.may_read = Some(Arc::new(|path| path != "secret.txt"));
+        assert_eq!(told(&scope), "secrett.txt does not exist; see list_files");
+    }
 
     #[test]
     fn what_was_seen_last_is_known() {

@@ -59,7 +59,7 @@ fn search(args: &Args, scope: &Scope) -> Result<Output, String> {
     let wanted = Wanted::new(args)?;
     let mut found = Found { lines: Vec::new(), n_matches: 0, n_files: 0 };
     let path = scope.workspace.relative(&args.path).map_err(|error| error.to_string())?;
-    walk(&path, &wanted, scope, &mut found).map_err(|error| error.to_string())?;
+    walk(&path, &wanted, scope, &mut found).map_err(|error| scope.told(error))?;
     if found.n_matches == 0 {
         return Ok(Output::done(format!("no line holds {}", args.query)));
     }

@@ -6,6 +6,7 @@
 //! The one way out is a path that the gate let a call open ([`Outside`]): that path, for that call.
 
 use super::artefacts::{self, Clean, open_whole};
+use super::near::nearest;
 use super::outside;
 use crate::gate::{Access, Outside};
 use crate::secrets::Secrets;
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const OWN_FOLDER: &str = ".perilune";
 /// Folder beneath it where programs leave files for people.
 pub(crate) const ARTEFACTS: &str = "artefacts";
+/// Most entries of a folder that are compared with a name that is not there.
+const N_NEAR_MAX: usize = 10_000;
 /// Suffix of a file that is not yet whole.
 const PARTIAL_SUFFIX: &str = ".perilune-partial";
 
@@ -39,10 +42,12 @@ pub enum WorkspaceError {
         path: String,
     },
     /// Nothing is there.
-    #[error("{path} does not exist; see list_files")]
+    #[error("{path} does not exist; see {}", near.as_ref().map_or("list_files".to_owned(), |it| format!("{it}, the nearest name")))]
     Missing {
         /// As the model wrote it.
         path: String,
+        /// The path beside it that was probably meant.
+        near: Option<String>,
     },
     /// A folder where a file is needed.
     #[error("{path} is a folder; name a file in it")]
@@ -321,12 +326,30 @@ impl Workspace {
         Ok(entries)
     }
 
+    /// The path whose every part is there, or is the nearest of what stands in its folder; `None`: there is no such one.
+    pub(super) fn near(&self, path: &str) -> Option<String> {
+        let place = self.place(path).ok().filter(|place| !place.is_own)?;
+        let mut near = PathBuf::new();
+        for part in place.beneath.iter() {
+            if place.dir.symlink_metadata(near.join(part)).is_ok() {
+                near.push(part);
+                continue;
+            }
+            let folder = if near.as_os_str().is_empty() { Path::new(".") } else { &near };
+            let found = place.dir.read_dir(folder).ok()?.flatten().take(N_NEAR_MAX);
+            let names: Vec<String> = found.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+            let names = names.iter().map(String::as_str).filter(|name| !name.ends_with(PARTIAL_SUFFIX));
+            near.push(nearest(part.to_str()?, names)?);
+        }
+        near.to_str().map(str::to_owned)
+    }
+
     fn place(&self, path: &str) -> Result<Place<'_>, WorkspaceError> {
         let relative = self.relative(path)?;
         let beneath = Path::new(&relative);
         match beneath.strip_prefix(OWN_FOLDER) {
             Ok(own) => {
-                let missing = || WorkspaceError::Missing { path: path.to_owned() };
+                let missing = || WorkspaceError::Missing { path: path.to_owned(), near: None };
                 let dir = self.own.as_deref().ok_or_else(missing)?;
                 let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
                 Ok(Place { dir, beneath: own.to_owned(), is_own: true })
@@ -396,7 +419,7 @@ fn explain_outside(path: &str, error: &std::io::Error) -> WorkspaceError {
 fn explain(path: &str, error: &std::io::Error) -> WorkspaceError {
     let path = path.to_owned();
     match error.kind() {
-        ErrorKind::NotFound => WorkspaceError::Missing { path },
+        ErrorKind::NotFound => WorkspaceError::Missing { path, near: None },
         ErrorKind::IsADirectory => WorkspaceError::IsFolder { path },
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             WorkspaceError::Io { path, problem: "a file stands where a folder is needed".to_owned() }
@@ -473,6 +496,23 @@ mod tests {
             workspace.entries("long.txt").unwrap_err().to_string(),
             "long.txt is a file, not a folder"
         );
+    }
+
+    #[test]
+    fn the_path_that_was_probably_meant_is_inside_and_there() {
+        let (dir, workspace) = open();
+        workspace.write("reports/march.txt", b"").unwrap();
+        workspace.write("reports/.march.txt.1-1.perilune-partial", b"").unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("inside/outward")).unwrap();
+        workspace.write_own("calls.txt", b"").unwrap();
+        let near = |path| workspace.near(path);
+        assert_eq!(near("report/marhc.txt").as_deref(), Some("reports/march.txt"));
+        assert_eq!(near("./reports/match.txt").as_deref(), Some("reports/march.txt"));
+        for path in
+            ["reports/april.txt", "../secrett.txt", "outward/secrett.txt", ".perilune/callss.txt", "x/y.txt"]
+        {
+            assert_eq!(near(path), None, "{path}");
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ pub struct Tally {
     pub exact_calls: u64,
     /// Both counts for the first call of an episode, the second, and so on.
     pub exactness_by_call: Vec<AtIndex>,
-    /// Why episodes were not solved, a sentence each; of the first ten alone.
+    /// Why episodes were not solved and their first call that the expert would not have made, a line each; of the first
+    /// ten alone.
     pub failures: Vec<String>,
 }
 
@@ -175,7 +176,7 @@ async fn attempt(
 ) -> Result<Tally, EvalError> {
     let mut session = Session::open(&episode, agent, counter)?;
     let (mut guide, mut tally) = (Guide::default(), Tally { episodes: 1, ..Tally::default() });
-    let (mut n_calls, mut n_astray) = (0, 0);
+    let (mut n_calls, mut n_astray, mut first_astray) = (0, 0, None);
     while n_calls < n_calls_max && n_astray < N_ASTRAY_MAX {
         let view = session.view()?;
         let due = guide.next(&mut episode, view.conversation.messages()).call;
@@ -197,6 +198,9 @@ async fn attempt(
             tally.call(n_calls + idx, is_exact);
         }
         n_calls += calls.len();
+        if !is_exact {
+            first_astray.get_or_insert_with(|| astray(n_calls, &calls[0], due.as_ref()));
+        }
         n_astray = if is_exact { 0 } else { n_astray + 1 };
         let done = session.act(&reply.reasoning, &reply.content, &calls);
         if let Some(due) = due.filter(|_| is_exact) {
@@ -205,9 +209,21 @@ async fn attempt(
     }
     match episode.goal.judge(session.files_before(), &session.files()?) {
         Ok(()) => tally.solved = 1,
-        Err(reason) => tally.failures.push(format!("{} -> {reason}", episode.sentence)),
+        Err(reason) => {
+            let astray = first_astray.map_or_else(String::new, |astray| format!("; {astray}"));
+            tally.failures.push(format!("{} -> {reason}{astray}", episode.sentence));
+        }
     }
     Ok(tally)
+}
+
+/// The first call that the expert would not have made, and what it would have.
+fn astray(number: usize, made: &Wanted, due: Option<&Call>) -> String {
+    let due = due.map_or_else(
+        || "an answer".to_owned(),
+        |due| format!("{} {}", due.tool, Value::Object(due.arguments.clone())),
+    );
+    format!("call {number} was {} {}, not {due}", made.name, made.arguments)
 }
 
 /// Greedy, one call at a time.
