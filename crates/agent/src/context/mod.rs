@@ -70,7 +70,13 @@ impl Profile {
                 result_tokens_max: 384,
                 reply_tokens_max: 128,
             },
-            limits: Limits { n_lines_max: 10, line_bytes_max: 200, file_bytes_max: 64 << 20 },
+            // What its model was trained with.
+            limits: Limits {
+                n_lines_max: 10,
+                line_bytes_max: 200,
+                file_bytes_max: 64 << 20,
+                tells_nearest: false,
+            },
             temperature: 0.0,
         }
     }
