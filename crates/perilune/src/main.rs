@@ -3,6 +3,7 @@
 mod embedded;
 mod machine;
 mod settings;
+mod signals;
 mod table;
 mod terminal;
 mod verbs;

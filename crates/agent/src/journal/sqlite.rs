@@ -73,8 +73,6 @@ pub fn create(folder: &Path, at_ms: u64, opened: Opened) -> Result<(Journal, Ent
 fn begin(path: &Path, lock: File, at_ms: u64, opened: Opened) -> Result<(), JournalError> {
     let connection = Connection::open(path).map_err(|error| explain(path, &error))?;
     let marked = connection.pragma_update(None, "application_id", APPLICATION_ID);
-    // Before it has its name: a process that died while it switched would leave a journal that nobody can read.
-    let marked = marked.and_then(|()| connection.pragma_update(None, "journal_mode", "wal"));
     marked.map_err(|error| explain(path, &error))?;
     let store = Sqlite::new(connection, path, lock)?;
     let (mut journal, _) = Journal::over(Box::new(store), path, &[])?;
@@ -106,7 +104,6 @@ fn open(path: &Path, lock: File) -> Result<(Journal, Vec<Entry>), JournalError> 
     let explained = |error: rusqlite::Error| explain(path, &error);
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(explained)?;
-    connection.pragma_update(None, "journal_mode", "wal").map_err(explained)?;
     Journal::over(Box::new(Sqlite::new(connection, path, lock)?), path, &rows)
 }
 
@@ -241,6 +238,9 @@ impl Sqlite {
         let explained = |error: rusqlite::Error| explain(path, &error);
         connection.busy_timeout(Duration::from_millis(BUSY_MS)).map_err(explained)?;
         let n_applied = known_schema(&connection, path)? as usize;
+        // A new file is still without its name here: a process that died while it switched a named one would leave a
+        // journal that nobody can read.
+        connection.pragma_update(None, "journal_mode", "wal").map_err(explained)?;
         let migration = connection.transaction().map_err(explained)?;
         for step in &MIGRATIONS[n_applied..] {
             migration.execute_batch(step).map_err(explained)?;

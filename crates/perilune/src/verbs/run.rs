@@ -13,6 +13,7 @@ use super::open::{Chosen, RunArgs};
 use super::resident::Resident;
 use super::upstream;
 use crate::machine::free_bytes;
+use crate::signals::Signals;
 use crate::terminal::bytes;
 use anyhow::{Context, bail};
 use budget::BudgetArgs;
@@ -36,7 +37,6 @@ use perilune_train::data::session::{Counter, SharedCounter};
 use person::People;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) use web::SEARCH_KEY;
 use web::WebArgs;
 
@@ -242,6 +242,7 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     journal::forget_stop(&folder)?;
     last.opened(&name, &runs);
     let listener = Arc::new(view::View::new(args.json));
+    // Before the first event is printed: whoever reads it may already interrupt.
     let signals = Signals::listen()?;
     listener.begin(&name, &entries);
     let temperature = Some(args.temperature.unwrap_or(profile.temperature));
@@ -265,24 +266,10 @@ async fn work(args: &Args, thinker: &Thinker, last: &Last) -> anyhow::Result<End
     drive(run, &listener, &folder, signals).await
 }
 
-/// What interrupts a run, listened to before its first event is printed: whoever reads that may already interrupt.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate })
-    }
-}
-
 async fn drive(run: Run, listener: &view::View, folder: &Path, mut signals: Signals) -> anyhow::Result<End> {
     let ended = tokio::select! {
         ended = run.finish() => ended,
-        _ = signals.interrupt.recv() => return Ok(End::Interrupted),
-        _ = signals.terminate.recv() => return Ok(End::Interrupted),
+        () = signals.next() => return Ok(End::Interrupted),
         () = journal::stop_asked(folder) => return Ok(End::Interrupted),
     };
     let (how, text) = ended?;

@@ -6,6 +6,7 @@ use super::resident::Resident;
 use super::starter::StarterArgs;
 use super::upstream::UpstreamArgs;
 use crate::settings;
+use crate::signals::Signals;
 use crate::terminal::print;
 use anyhow::{Context, anyhow, bail};
 use perilune_engine::Settings;
@@ -20,7 +21,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Held while a server works on a data folder.
 pub(super) const LOCK_FILE: &str = "serve.lock";
@@ -210,17 +210,11 @@ fn greeting(app: &App, address: &Place, n_keys: usize, admin_key: Option<&NewKey
 
 /// Ready at the first Ctrl-C or SIGTERM; the second ends the process at once.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut signals = Signals::listen()?;
     Ok(async move {
-        let mut next = async move || {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        };
-        next().await;
+        signals.next().await;
         tokio::spawn(async move {
-            next().await;
+            signals.next().await;
             std::process::exit(130);
         });
     })

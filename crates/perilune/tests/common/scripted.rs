@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 
 /// A policy that asks before every write.
 pub(crate) const ASK_WRITES: &str = r#"
@@ -24,20 +25,29 @@ no_match = [{ tool = "read_file", read = "a.txt" }]
 /// status is a failure.
 /// Returns its `--upstream`.
 pub(crate) fn endpoint(answers: Vec<Value>) -> String {
+    telling_endpoint(answers).0
+}
+
+/// The same, and a word for each request that comes.
+pub(crate) fn telling_endpoint(answers: Vec<Value>) -> (String, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = format!("http://{}/v1#scripted", listener.local_addr().unwrap());
+    let (asked, is_asked) = channel();
     std::thread::spawn(move || {
         let mut answers = answers.into_iter();
         let (mut last, mut unanswered) = (Value::Null, Vec::new());
         for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            // Few tests listen.
+            let _ = asked.send(());
             last = answers.next().unwrap_or(last);
             match last {
-                Value::Null => unanswered.push(stream.unwrap()),
-                _ => answer(stream.unwrap(), &last),
+                Value::Null => unanswered.push(stream),
+                _ => answer(stream, &last),
             }
         }
     });
-    place
+    (place, is_asked)
 }
 
 /// The body of a request; nothing where whoever asks was killed.
@@ -61,8 +71,7 @@ pub(crate) fn request(stream: &TcpStream) -> Option<Vec<u8>> {
     Some(body)
 }
 
-/// Answers one request with a message.
-pub(crate) fn answer(mut stream: TcpStream, message: &Value) {
+fn answer(mut stream: TcpStream, message: &Value) {
     let _ = request(&stream);
     let finish = if message["tool_calls"].is_array() { "tool_calls" } else { "stop" };
     let whole = json!({

@@ -1,12 +1,11 @@
 //! How a run says that it is over or not: its last line and status, its limits, and where it searches.
 
-use super::scripted::answer;
+use super::scripted::telling_endpoint;
 use super::signal::{self, Signal};
 use super::{call, endpoint, finish, start, words};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 
 /// The last line: status, and whether it says how to go on.
 fn last(lines: &[Value]) -> (&str, bool) {
@@ -69,24 +68,10 @@ fn to_look_again_after_a_change_is_no_circle() {
     assert!(lines.iter().all(|line| line["remark"].is_null()), "{lines:?}");
 }
 
-/// An endpoint that keeps its first request waiting, says that it has come, and answers all others.
-fn silent_at_first(then: Value) -> (String, Receiver<()>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let place = format!("http://{}/v1#scripted", listener.local_addr().unwrap());
-    let (asked, is_asked) = channel();
-    std::thread::spawn(move || {
-        let first = listener.accept().unwrap();
-        asked.send(()).unwrap();
-        listener.incoming().for_each(|stream| answer(stream.unwrap(), &then));
-        drop(first);
-    });
-    (place, is_asked)
-}
-
 #[test]
 fn an_interrupted_run_says_how_to_go_on_and_does() {
     let folder = tempfile::tempdir().unwrap();
-    let (upstream, is_asked) = silent_at_first(words("done at last"));
+    let (upstream, is_asked) = telling_endpoint(vec![Value::Null, words("done at last")]);
     let child = start(folder.path(), &upstream, &["a task that's \"odd\"", "--steps", "7"]);
     is_asked.recv().unwrap();
     signal::send(&child, Signal::SIGINT);
