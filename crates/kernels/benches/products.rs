@@ -162,6 +162,7 @@ fn main() {
         let int8s: Vec<Matrix> = bf16s.iter().map(|w| w.to_int8(&bench.cpu)).collect();
         drop(bf16s);
         bench.product("attention output", &int8s, 1, true);
+        bench.product("attention output", &int8s, 16, true);
         bench.product("attention output", &int8s, 128, true);
     }
 }

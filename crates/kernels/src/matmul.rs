@@ -1,21 +1,19 @@
 //! `y = W x` for T rows at once, rows of W spread over threads.
 
 use crate::GROUP;
-use crate::cpu::{Cpu, dispatch};
+use crate::cpu::{Cpu, Isa, dispatch};
 use crate::matrix::{Matrix, MatrixData};
 use crate::quant::{self, QuantRow, QuantRows};
-use crate::reference::{TILE_ROWS, stored_width};
+use crate::reference::{TILE_ROWS, weight_stride};
 use crate::shared::{Scratch, Shared};
 use std::ops::Range;
 
 /// Rows of W that a kernel takes at a time.
 pub(crate) const BAND: usize = TILE_ROWS;
 /// Most bands a task takes, one after the other in memory.
-const BANDS_PER_TASK: usize = 4;
+const BANDS_PER_TASK: usize = 16;
 /// Tasks a thread should find at least, so that none waits long for another at the end.
 const TASKS_PER_THREAD: usize = 16;
-/// Fewest rows of x for which transposing a tile of W pays.
-const TILE_X_MIN: usize = 5;
 /// Rows of x that share one unpacking of a tile.
 pub(crate) const BLOCK: usize = 128;
 
@@ -141,10 +139,18 @@ fn products_f32(cpu: &Cpu, x: &[&[f32]], w: &Matrix, rows: Range<usize>, out: &m
     }
 }
 
+/// Fewest rows of x for which transposing a tile of W pays. An expert's tiles are few before the next expert's come.
+fn tile_x_min(isa: Isa, w: &Matrix) -> usize {
+    match (isa, w.data()) {
+        (Isa::Avx512, MatrixData::Int8 { .. }) => 3,
+        _ => 5,
+    }
+}
+
 /// Products of 8-bit rows with INT4 or 8-bit weights: by tiles where enough rows share them, else row by row.
 fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
     let n_rows = rows.len();
-    let by_tile = n_rows == TILE_ROWS && x.len() >= TILE_X_MIN;
+    let by_tile = n_rows == TILE_ROWS && x.len() >= tile_x_min(cpu.isa(), w);
     let n_groups = w.n_cols() / GROUP;
     let groups = rows.start * n_groups..rows.end * n_groups;
     match w.data() {
@@ -157,8 +163,8 @@ fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, ou
             }
         }
         MatrixData::Int8 { codes, scales } => {
-            let width = stored_width(w.n_cols());
-            let codes = &codes.as_slice()[rows.start * width..rows.end * width];
+            let stride = weight_stride(w.n_cols());
+            let codes = &codes.as_slice()[rows.start * stride..rows.end * stride];
             let scales = &scales.as_slice()[groups];
             match by_tile {
                 true => dispatch!(cpu.isa(), tile_q8(x, codes, scales, out)),

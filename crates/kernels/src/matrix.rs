@@ -1,7 +1,7 @@
 //! Weight matrices as files hold them, and the one re-encoding made at load.
 
 use crate::map::MappedFile;
-use crate::reference::stored_width;
+use crate::reference::{stored_width, weight_stride};
 use crate::{GROUP, quant};
 use half::bf16;
 use std::ops::Range;
@@ -100,7 +100,7 @@ pub enum MatrixData {
     F32(Buffer<f32>),
     /// BF16 [N, K].
     Bf16(Buffer<bf16>),
-    /// 8-bit codes `[N, stored K]` ([`stored_width`]) in stored order ([`crate::reference::stored_position`]), BF16
+    /// 8-bit codes `[N, stride]` ([`weight_stride`] of K) in stored order ([`crate::reference::stored_position`]), BF16
     /// scales [N, K/32]; a form of this program's own.
     Int8 {
         /// Codes in -127..=127, zeros past K.
@@ -138,8 +138,8 @@ impl Matrix {
             MatrixData::Bf16(w) => assert_eq!(w.as_slice().len(), n),
             MatrixData::Int8 { codes, scales } => {
                 assert_eq!(n_cols % GROUP, 0);
-                let width = stored_width(n_cols);
-                assert_eq!((codes.as_slice().len(), scales.as_slice().len()), (n_rows * width, n / GROUP));
+                let stride = weight_stride(n_cols);
+                assert_eq!((codes.as_slice().len(), scales.as_slice().len()), (n_rows * stride, n / GROUP));
             }
             MatrixData::Int4 { packed, scales } => {
                 assert_eq!(n_cols % GROUP, 0);

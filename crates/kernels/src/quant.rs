@@ -3,7 +3,7 @@
 use crate::cpu::{Cpu, Isa, dispatch};
 use crate::map::huge_zeros;
 use crate::matrix::{Matrix, MatrixData};
-use crate::reference::stored_width;
+use crate::reference::{stored_width, weight_stride};
 use crate::shared::Shared;
 use crate::{GROUP, LANES};
 use half::bf16;
@@ -196,8 +196,8 @@ pub(crate) fn dequantize_rows(isa: Isa, matrix: &Matrix, rows: Range<usize>, out
                 dispatch!(isa, widen_bf16(&w.as_slice()[span(1)], out));
             }
             MatrixData::Int8 { codes, scales } => {
-                let width = stored_width(n_cols);
-                let codes = &codes.as_slice()[row * width..(row + 1) * width];
+                let stride = weight_stride(n_cols);
+                let codes = &codes.as_slice()[row * stride..(row + 1) * stride];
                 let scales = &scales.as_slice()[span(GROUP)];
                 dispatch!(isa, dequantize_q8_row(codes, scales, out));
             }
@@ -212,8 +212,8 @@ pub(crate) fn dequantize_rows(isa: Isa, matrix: &Matrix, rows: Range<usize>, out
 /// Re-encode a matrix in 8 bits; see [`Matrix::to_int8`].
 pub(crate) fn encode_int8(cpu: &Cpu, matrix: &Matrix) -> Matrix {
     let (n_rows, n_cols) = (matrix.n_rows(), matrix.n_cols());
-    let (width, n_groups) = (stored_width(n_cols), n_cols / GROUP);
-    let mut codes = huge_zeros(n_rows * width);
+    let (stride, n_groups) = (weight_stride(n_cols), n_cols / GROUP);
+    let mut codes = huge_zeros(n_rows * stride);
     let mut scales = vec![bf16::ZERO; n_rows * n_groups];
     let (codes_out, scales_out) = (Shared::new(&mut codes), Shared::new(&mut scales));
     cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
@@ -222,7 +222,7 @@ pub(crate) fn encode_int8(cpu: &Cpu, matrix: &Matrix) -> Matrix {
             dequantize_rows(cpu.isa(), matrix, row..row + 1, &mut row_f32);
             let span = |width: usize| row * width..(row + 1) * width;
             // SAFETY: each row belongs to one task.
-            let (codes, scales) = unsafe { (codes_out.part(span(width)), scales_out.part(span(n_groups))) };
+            let (codes, scales) = unsafe { (codes_out.part(span(stride)), scales_out.part(span(n_groups))) };
             dispatch!(cpu.isa(), encode_row(&row_f32, codes, scales));
         }
     });

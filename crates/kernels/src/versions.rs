@@ -1,7 +1,7 @@
 //! What the versions for one instruction set share: their functions by macros, and the two forms of quantised weights.
 
 use crate::GROUP;
-use crate::reference::stored_width;
+use crate::reference::weight_stride;
 use half::bf16;
 
 /// Packed INT4 with BF16 scales: rows of `n_groups` groups.
@@ -12,12 +12,13 @@ pub(crate) struct Int4<'a> {
     pub(crate) n_groups: usize,
 }
 
-/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups in whole quads.
+/// Signed bytes in stored order with BF16 scales: rows of `n_groups` groups, `stride` codes from one to the next.
 #[derive(Clone, Copy)]
 pub(crate) struct Int8<'a> {
     pub(crate) codes: &'a [i8],
     pub(crate) scales: &'a [bf16],
     pub(crate) n_groups: usize,
+    pub(crate) stride: usize,
 }
 
 impl<'a> Int4<'a> {
@@ -35,9 +36,9 @@ impl<'a> Int8<'a> {
     #[inline]
     pub(crate) fn new(codes: &'a [i8], scales: &'a [bf16], n_rows: usize) -> Self {
         let n_groups = scales.len() / n_rows;
-        let width = stored_width(n_groups * GROUP);
-        assert_eq!((codes.len(), scales.len()), (n_rows * width, n_rows * n_groups));
-        Int8 { codes, scales, n_groups }
+        let stride = weight_stride(n_groups * GROUP);
+        assert_eq!((codes.len(), scales.len()), (n_rows * stride, n_rows * n_groups));
+        Int8 { codes, scales, n_groups, stride }
     }
 }
 

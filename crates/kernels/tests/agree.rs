@@ -95,9 +95,10 @@ fn matrix(rng: &mut Rng, form: &str, n: usize, k: usize) -> Matrix {
         "f32" => MatrixData::F32(rng.values(n * k).into()),
         "bf16" => MatrixData::Bf16(rng.bf16s(n * k).into()),
         "int8" => {
-            let width = reference::stored_width(k);
-            let codes: Vec<i8> =
-                (0..n * width).map(|_| (rng.next() % 255) as i8).map(|c| c.max(-127)).collect();
+            let codes: Vec<i8> = (0..n * reference::weight_stride(k))
+                .map(|_| (rng.next() % 255) as i8)
+                .map(|c| c.max(-127))
+                .collect();
             MatrixData::Int8 { codes: codes.into(), scales: rng.bf16s(n * k / GROUP).into() }
         }
         _ => {

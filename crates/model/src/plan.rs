@@ -11,7 +11,7 @@ use crate::forward::{self, Arithmetic, ForwardError, PassShape, Workspace};
 use crate::layout::{self, Kind, TensorSpec};
 use crate::solo::PREFILL_CHUNK;
 use crate::weights::Dense;
-use perilune_kernels::reference::stored_width;
+use perilune_kernels::reference::weight_stride;
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
@@ -138,11 +138,11 @@ impl Weights {
 /// Kinds whose matrices `--dense int8` re-encodes.
 const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExpert, Kind::Head];
 
-/// Bytes of a matrix [`n_rows`, `n_columns`] re-encoded to 8 bit: a code per weight in whole runs of 128, a BF16
-/// scale per 32 columns of a row.
+/// Bytes of a matrix [`n_rows`, `n_columns`] re-encoded to 8 bit: rows of codes as they are laid out, a BF16 scale per
+/// 32 columns of a row.
 fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
-    let width = stored_width(n_columns as usize) as u64;
-    n_rows * (width + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
+    let stride = weight_stride(n_columns as usize) as u64;
+    n_rows * (stride + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
 }
 
 fn spec_int8_bytes(spec: &TensorSpec) -> u64 {

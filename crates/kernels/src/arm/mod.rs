@@ -11,7 +11,7 @@ pub(crate) mod neon;
 
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
-use crate::reference::{TILE_ROWS, stored_position, stored_width};
+use crate::reference::{TILE_ROWS, stored_position};
 use crate::versions::{Int4, Int8};
 use crate::{GROUP, LANES, QUAD};
 use neon::F32x16;
@@ -68,7 +68,7 @@ impl Codes for Int4<'_> {
 impl Codes for Int8<'_> {
     #[inline(always)]
     unsafe fn codes(self, row: usize, group: usize) -> [int8x16_t; 2] {
-        let at = row * stored_width(self.n_groups * GROUP) + stored_position(group * GROUP);
+        let at = row * self.stride + stored_position(group * GROUP);
         // SAFETY: the group is one of this row by the caller, and rows hold whole quads.
         unsafe { load_group(self.codes.as_ptr().add(at)) }
     }

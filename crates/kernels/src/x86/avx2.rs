@@ -4,10 +4,10 @@
 //! transposed so that lanes are rows of weights; nibbles stay raw and unsigned, so that eight pairs of products fit 16
 //! bits before they are widened.
 
-use super::{AHEAD, prefetch};
+use super::{AHEAD, Streams, ask_ahead, ask_scales_ahead, prefetch};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
-use crate::reference::{TILE_ROWS, stored_width};
+use crate::reference::TILE_ROWS;
 use crate::versions::{Int4, Int8};
 use crate::{GROUP, LANES, QUAD};
 use std::arch::x86_64::*;
@@ -228,7 +228,7 @@ const TILE_X: usize = 16;
 const PAIR: usize = 2;
 
 /// Weights of one or more rows as bytes, and how they meet 8-bit activations.
-trait Codes: Copy {
+trait Codes: Streams {
     /// Words of a pair differ between the two halves of [`Codes::raw`].
     const TWO_WORDS: bool;
     /// Bytes of groups `2 pair` and, where it `is_whole`, `2 pair + 1` of row `row`: packed nibbles (twice), or even and odd
@@ -340,7 +340,7 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     unsafe fn raw(self, row: usize, pair: usize, _is_whole: bool) -> [__m256i; 2] {
-        let at = row * stored_width(self.n_groups * GROUP) + pair_position(pair);
+        let at = row * self.stride + pair_position(pair);
         // SAFETY: rows hold whole quads.
         unsafe {
             let from = self.codes.as_ptr().add(at);
@@ -373,7 +373,7 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     fn prefetch(self, row: usize, group: usize) {
-        let at = row * stored_width(self.n_groups * GROUP) + group * GROUP;
+        let at = row * self.stride + group * GROUP;
         prefetch::<4>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
         if group.is_multiple_of(4 * GROUPS) {
             let scale = row * self.n_groups + group + AHEAD / GROUP;
@@ -565,7 +565,9 @@ unsafe fn tile_block<C: Codes, const H: usize>(
             let n = GROUPS.min(n_groups - base);
             for half in 0..H {
                 for row in 0..ROWS {
-                    scales[half][row] = _mm256_castps_si256(w.scales(first + half * ROWS + row, base, n));
+                    let row_of_tile = first + half * ROWS + row;
+                    scales[half][row] = _mm256_castps_si256(w.scales(row_of_tile, base, n));
+                    ask_scales_ahead(w, row_of_tile, H * ROWS, base + 2 * GROUPS, n_groups);
                 }
                 scales[half] = transpose(scales[half]);
             }
@@ -573,7 +575,11 @@ unsafe fn tile_block<C: Codes, const H: usize>(
                 let is_whole = n_groups - pair * PAIR >= PAIR;
                 for half in 0..H {
                     for row in 0..ROWS {
-                        [even[half][row], odd[half][row]] = w.raw(first + half * ROWS + row, pair, is_whole);
+                        let row_of_tile = first + half * ROWS + row;
+                        [even[half][row], odd[half][row]] = w.raw(row_of_tile, pair, is_whole);
+                        if (pair * PAIR).is_multiple_of(4) {
+                            ask_ahead(w, row_of_tile, H * ROWS, pair * PAIR / 4, n_groups);
+                        }
                     }
                     even[half] = transpose(even[half]);
                     odd[half] = if C::TWO_WORDS { transpose(odd[half]) } else { even[half] };

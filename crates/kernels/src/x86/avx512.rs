@@ -5,10 +5,10 @@
 //! (prefill) a tile of 16 rows is transposed so that lanes are rows of weights: eight instructions then make 16 group
 //! sums without a shuffle.
 
-use super::{AHEAD, avx2, prefetch};
+use super::{AHEAD, Streams, ask_ahead, ask_scales_ahead, avx2, prefetch};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
-use crate::reference::{TILE_ROWS, stored_width};
+use crate::reference::TILE_ROWS;
 use crate::simd::store;
 use crate::versions::{Int4, Int8};
 use crate::{GROUP, LANES, QUAD};
@@ -180,7 +180,7 @@ const GROUPS: usize = LANES;
 const TILE_X: usize = 16;
 
 /// Weights of one or more rows as bytes, and how they meet 8-bit activations.
-trait Codes: Copy {
+trait Codes: Streams {
     /// Unsigned codes of even and of odd columns from the two halves of [`Codes::raw`], transposed or not.
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2];
     /// The bytes of one quad, of whose groups `n <= 4` are there: packed nibbles (twice), those of the others zero, or
@@ -256,7 +256,7 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     unsafe fn raw(self, row: usize, quad: usize, _n: usize) -> [__m512i; 2] {
-        let at = row * stored_width(self.n_groups * GROUP) + quad * QUAD;
+        let at = row * self.stride + quad * QUAD;
         // SAFETY: rows hold whole quads.
         unsafe {
             let from = self.codes.as_ptr().add(at);
@@ -284,7 +284,7 @@ impl Codes for Int8<'_> {
 
     #[inline(always)]
     fn prefetch(self, row: usize, group: usize) {
-        let at = row * stored_width(self.n_groups * GROUP) + group * GROUP;
+        let at = row * self.stride + group * GROUP;
         prefetch::<8>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
         let scale = row * self.n_groups + group + AHEAD / GROUP;
         prefetch::<1>(self.scales.as_ptr().wrapping_add(scale).cast());
@@ -465,12 +465,14 @@ macro_rules! for_each_group {
             let mut scales = [_mm512_setzero_si512(); 16];
             for row in 0..16 {
                 scales[row] = _mm512_castps_si512(w.scales(row, base, n));
+                ask_scales_ahead(w, row, TILE_ROWS, base + GROUPS, n_groups);
             }
             let scales = transpose(scales);
             for quad in base / 4..(base + n).div_ceil(4) {
                 let mut raw = [[_mm512_setzero_si512(); 16]; 2];
                 for row in 0..16 {
                     [raw[0][row], raw[1][row]] = w.raw(row, quad, 4.min(n_groups - quad * 4));
+                    ask_ahead(w, row, TILE_ROWS, quad, n_groups);
                 }
                 let first = transpose(raw[0]);
                 let second = if <$codes>::TWO_WORDS { transpose(raw[1]) } else { first };

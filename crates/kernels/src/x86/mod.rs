@@ -6,9 +6,62 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 
+use crate::versions::{Int4, Int8};
+use crate::{GROUP, QUAD};
+
 /// Bytes ahead of the codes being read that are asked for: a stream crosses pages, where the processor's own
 /// prefetching ends.
 const AHEAD: usize = 2_048;
+
+/// Quads ahead of the one being read that are asked for in each row of a tile: its rows are as many streams, more than the
+/// processor follows by itself.
+const TILE_AHEAD: usize = 2;
+
+/// Weights whose rows are read side by side.
+trait Streams: Copy {
+    /// Ask for the codes of a quad of a row.
+    fn ask_quad(self, row: usize, quad: usize);
+    /// Ask for the scales from `group` of a row on.
+    fn ask_scales(self, row: usize, group: usize);
+}
+
+impl Streams for Int4<'_> {
+    #[inline(always)]
+    fn ask_quad(self, row: usize, quad: usize) {
+        let at = row * self.n_groups * (GROUP / 2) + quad * (QUAD / 2);
+        prefetch::<1>(self.packed.as_ptr().wrapping_add(at));
+    }
+
+    #[inline(always)]
+    fn ask_scales(self, row: usize, group: usize) {
+        prefetch::<1>(self.scales.as_ptr().wrapping_add(row * self.n_groups + group).cast());
+    }
+}
+
+impl Streams for Int8<'_> {
+    #[inline(always)]
+    fn ask_quad(self, row: usize, quad: usize) {
+        prefetch::<2>(self.codes.as_ptr().wrapping_add(row * self.stride + quad * QUAD).cast());
+    }
+
+    #[inline(always)]
+    fn ask_scales(self, row: usize, group: usize) {
+        prefetch::<1>(self.scales.as_ptr().wrapping_add(row * self.n_groups + group).cast());
+    }
+}
+
+/// Ask for what stands [`TILE_AHEAD`] quads on in a row of a tile; past its end, in that of the next `n_rows` rows.
+#[inline(always)]
+fn ask_ahead<W: Streams>(w: W, row: usize, n_rows: usize, quad: usize, n_groups: usize) {
+    let (at, n_quads) = (quad + TILE_AHEAD, n_groups.div_ceil(4));
+    if at < n_quads { w.ask_quad(row, at) } else { w.ask_quad(row + n_rows, at - n_quads) }
+}
+
+/// Ask for the scales from `group` of a row of a tile on; past its end, for the first of the next `n_rows` rows.
+#[inline(always)]
+fn ask_scales_ahead<W: Streams>(w: W, row: usize, n_rows: usize, group: usize, n_groups: usize) {
+    if group < n_groups { w.ask_scales(row, group) } else { w.ask_scales(row + n_rows, 0) }
+}
 
 /// Ask for `N` lines from `at` on, wherever that is.
 #[inline(always)]
