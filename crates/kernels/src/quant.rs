@@ -3,9 +3,9 @@
 use crate::cpu::{Cpu, Isa, dispatch};
 use crate::map::huge_zeros;
 use crate::matrix::{Matrix, MatrixData};
-use crate::reference::{stored_width, weight_stride};
+use crate::reference::{stored_position, stored_width, weight_stride};
 use crate::shared::Shared;
-use crate::{GROUP, LANES};
+use crate::{GROUP, LANES, QUAD};
 use half::bf16;
 use std::ops::Range;
 
@@ -105,19 +105,8 @@ impl QuantRows {
     /// # Panics
     /// If K is not a multiple of 32.
     pub fn fill(&mut self, cpu: &Cpu, x: &[f32], n_cols: usize) {
-        assert_eq!(n_cols % GROUP, 0, "8-bit activations come in groups of 32");
-        if self.n_cols != n_cols {
-            // What another width left behind must not stand in the padding.
-            self.codes.clear();
-            self.scales.clear();
-            self.corrections.clear();
-        }
-        (self.n_cols, self.n_rows) = (n_cols, x.len() / n_cols);
-        let [code_stride, group_stride] = strides(n_cols);
-        self.codes.resize(self.n_rows * code_stride, 0);
-        self.scales.resize(self.n_rows * group_stride, 0.0);
-        self.corrections.resize(self.n_rows * group_stride, 0);
-        let n_rows = self.n_rows;
+        let n_rows = x.len() / n_cols;
+        self.make_room(n_rows, n_cols);
         let (codes, scales, corrections) =
             (Shared::new(&mut self.codes), Shared::new(&mut self.scales), Shared::new(&mut self.corrections));
         cpu.pool().run(n_rows.div_ceil(ROWS_PER_TASK), &|task_idx| {
@@ -131,6 +120,56 @@ impl QuantRows {
                 dispatch!(cpu.isa(), quantize_row(x, codes, scales, corrections));
             }
         });
+    }
+
+    /// Room for `n_rows` rows of `n_cols`, zeros past the columns.
+    fn make_room(&mut self, n_rows: usize, n_cols: usize) {
+        assert_eq!(n_cols % GROUP, 0, "8-bit activations come in groups of 32");
+        if self.n_cols != n_cols {
+            // What another width left behind must not stand in the padding.
+            self.codes.clear();
+            self.scales.clear();
+            self.corrections.clear();
+        }
+        (self.n_cols, self.n_rows) = (n_cols, n_rows);
+        let [code_stride, group_stride] = strides(n_cols);
+        self.codes.resize(n_rows * code_stride, 0);
+        self.scales.resize(n_rows * group_stride, 0.0);
+        self.corrections.resize(n_rows * group_stride, 0);
+    }
+
+    /// Quantise the first `n_cols` columns of rows on this thread: `x` [T, `stride`].
+    pub(crate) fn fill_here(&mut self, isa: Isa, x: &[f32], stride: usize, n_cols: usize) {
+        self.make_room(x.len() / stride, n_cols);
+        for (row, x) in x.chunks_exact(stride).enumerate() {
+            let (codes, groups) = spans(row, n_cols);
+            let (codes, scales) = (&mut self.codes[codes], &mut self.scales[groups.clone()]);
+            dispatch!(isa, quantize_row(&x[..n_cols], codes, scales, &mut self.corrections[groups]));
+        }
+    }
+
+    /// Take over the first `n_cols` columns of rows that are encoded already ([`crate::reference::encode_row`]): each its codes
+    /// and its scales.
+    pub(crate) fn copy<'r>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = (&'r [i8], &'r [bf16])>,
+        n_cols: usize,
+    ) {
+        self.make_room(rows.len(), n_cols);
+        for (row, (codes, scales)) in rows.enumerate() {
+            let (of_codes, of_groups) = spans(row, n_cols);
+            for group in 0..n_cols / GROUP {
+                let even = stored_position(group * GROUP);
+                let mut sum = 0;
+                for at in [even, even + QUAD / 2] {
+                    let part = &codes[at..at + GROUP / 2];
+                    self.codes[of_codes.clone()][at..at + GROUP / 2].copy_from_slice(part);
+                    sum += part.iter().map(|code| i32::from(*code)).sum::<i32>();
+                }
+                self.scales[of_groups.start + group] = scales[group].to_f32();
+                self.corrections[of_groups.start + group] = -8 * sum;
+            }
+        }
     }
 
     /// Bytes that `n_rows` rows of `n_cols` take, codes, scales and corrections.

@@ -1,11 +1,12 @@
-//! Prefill over a cache of latents: keys and values expanded block by block.
+//! Prefill over a cache of latents: keys and values expanded block by block, by integer products where kv_b takes them.
 
 use super::{Latents, MlaShape, Query, Running};
-use crate::BLOCK_TOKENS;
+use crate::{BLOCK_TOKENS, GROUP};
 use crate::cpu::{Cpu, dispatch};
+use crate::matmul::{Rows, bands};
 use crate::matrix::Matrix;
-use crate::quant::dequantize_rows;
-use crate::reference::Product;
+use crate::quant::{QuantRows, dequantize_rows};
+use crate::reference::{Product, stored_width};
 use crate::shared::{Scratch, Shared};
 
 /// Rows whose scores with a block are taken at a time.
@@ -14,7 +15,8 @@ const ROWS: usize = 64;
 /// Attention that expands keys and values from latents, one block at a time for all rows of a head: the form for
 /// prefill.
 ///
-/// All T rows are of the one sequence whose latents these are. `kv_b` [H (nope + v), R], `out` [T, H, v].
+/// All T rows are of the one sequence whose latents these are. `kv_b` [H (nope + v), R], `out` [T, H, v]. Where `kv_b` takes
+/// 8-bit rows ([`Matrix::is_integer`]), latents are expanded as those, like the input of any other product with it.
 ///
 /// # Panics
 /// If a slice is shorter than the query's shape and positions ask.
@@ -26,7 +28,7 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
         let mut scratch = Scratch::take();
         let mut head = Head::new(cpu, query, kv_b, h, &mut scratch);
         for start in (0..n_context).step_by(BLOCK_TOKENS) {
-            head.expand(cpu, latents, start / BLOCK_TOKENS, BLOCK_TOKENS.min(n_context - start));
+            head.expand(cpu, kv_b, latents, start / BLOCK_TOKENS, BLOCK_TOKENS.min(n_context - start));
             head.attend(cpu, query, start);
         }
         for (t, (state, sums)) in head.states.iter().zip(head.sums.chunks_exact(shape.v)).enumerate() {
@@ -42,6 +44,7 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
 /// runs at a time.
 pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
     size_of::<f32>() * (buffers(shape, n_rows).iter().sum::<usize>() + 2 * n_rows)
+        + QuantRows::bytes(BLOCK_TOKENS, shape.rank)
 }
 
 /// Elements of the buffers of [`Head`], in its order.
@@ -61,9 +64,10 @@ fn buffers(shape: &MlaShape, n_rows: usize) -> [usize; 8] {
 /// One head's work in [`from_latents`].
 struct Head<'s> {
     shape: MlaShape,
+    head_idx: usize,
     /// This head's queries [T, nope + rope].
     queries: &'s mut [f32],
-    /// This head's rows of kv_b [nope + v, R].
+    /// This head's rows of kv_b [nope + v, R]; unused where those take 8-bit rows.
     weights: &'s mut [f32],
     /// The current block's cached rows [64, R + rope].
     rows: &'s mut [f32],
@@ -78,6 +82,8 @@ struct Head<'s> {
     /// Weighted values of every row [T, v].
     sums: &'s mut [f32],
     states: Vec<Running>,
+    /// The current block's latents in 8 bits.
+    quantized: QuantRows,
 }
 
 impl<'s> Head<'s> {
@@ -95,29 +101,63 @@ impl<'s> Head<'s> {
             row[..shape.nope].copy_from_slice(nope);
             row[shape.nope..].copy_from_slice(rope);
         }
-        let n_rows = shape.key_value();
-        dequantize_rows(cpu.isa(), kv_b, h * n_rows..(h + 1) * n_rows, weights);
+        if !kv_b.is_integer() {
+            let n_rows = shape.key_value();
+            dequantize_rows(cpu.isa(), kv_b, h * n_rows..(h + 1) * n_rows, weights);
+        }
         sums.fill(0.0);
         let states = vec![Running::EMPTY; n];
-        Head { shape, queries, weights, rows, latents, products, keys, values, sums, states }
+        let (head_idx, quantized) = (h, QuantRows::default());
+        Head {
+            shape, head_idx, queries, weights, rows, latents, products, keys, values, sums, states, quantized
+        }
     }
 
     /// Keys and values of the first `n_tokens` of a block.
-    fn expand(&mut self, cpu: &Cpu, latents: Latents<'_>, block_idx: usize, n_tokens: usize) {
+    fn expand(&mut self, cpu: &Cpu, kv_b: &Matrix, latents: Latents<'_>, block_idx: usize, n_tokens: usize) {
         let (shape, width) = (self.shape, self.shape.latent_width());
         let cached = latents.rows(cpu, block_idx, n_tokens, width, self.rows);
-        let rows = cached.chunks_exact(width);
-        for (row, latent) in rows.zip(self.latents.chunks_exact_mut(shape.rank)) {
-            latent.copy_from_slice(&row[..shape.rank]);
+        let (query, of_head) = (shape.query(), shape.key_value());
+        if kv_b.is_integer() {
+            match latents {
+                Latents::Int8 { codes, scales } => {
+                    let codes = codes[block_idx].chunks_exact(stored_width(width));
+                    let scales = scales[block_idx].chunks_exact(width.div_ceil(GROUP));
+                    self.quantized.copy(codes.zip(scales).take(n_tokens), shape.rank);
+                }
+                _ => self.quantized.fill_here(cpu.isa(), cached, width, shape.rank),
+            }
+            let x = Rows::Q8(&self.quantized).gather(0..n_tokens);
+            let (first, last) = (self.head_idx * of_head, (self.head_idx + 1) * of_head);
+            let values_from = first + shape.nope;
+            let parts = [
+                (first..values_from, &mut *self.keys, query),
+                (values_from..last, &mut *self.values, shape.v),
+            ];
+            for (part, out, stride) in parts {
+                for rows in bands(part.clone()) {
+                    let products = &mut self.products[..n_tokens * rows.len()];
+                    x.products(cpu, 0..n_tokens, kv_b, rows.clone(), products);
+                    let at = rows.start - part.start;
+                    for (out, products) in out.chunks_exact_mut(stride).zip(products.chunks_exact(rows.len())) {
+                        out[at..at + rows.len()].copy_from_slice(products);
+                    }
+                }
+            }
+        } else {
+            for (row, latent) in cached.chunks_exact(width).zip(self.latents.chunks_exact_mut(shape.rank)) {
+                latent.copy_from_slice(&row[..shape.rank]);
+            }
+            let latents = &self.latents[..n_tokens * shape.rank];
+            let products = &mut self.products[..n_tokens * of_head];
+            dispatch!(cpu.isa(), products(latents, self.weights, shape.rank, products));
+            for (j, row) in products.chunks_exact(of_head).enumerate() {
+                self.keys[j * query..][..shape.nope].copy_from_slice(&row[..shape.nope]);
+                self.values[j * shape.v..(j + 1) * shape.v].copy_from_slice(&row[shape.nope..]);
+            }
         }
-        let latents = &self.latents[..n_tokens * shape.rank];
-        let products = &mut self.products[..n_tokens * shape.key_value()];
-        dispatch!(cpu.isa(), products(latents, self.weights, shape.rank, products));
-        for (j, row) in products.chunks_exact(shape.key_value()).enumerate() {
-            let key = &mut self.keys[j * shape.query()..(j + 1) * shape.query()];
-            key[..shape.nope].copy_from_slice(&row[..shape.nope]);
-            key[shape.nope..].copy_from_slice(&cached[j * width + shape.rank..(j + 1) * width]);
-            self.values[j * shape.v..(j + 1) * shape.v].copy_from_slice(&row[shape.nope..]);
+        for (key, row) in self.keys.chunks_exact_mut(query).zip(cached.chunks_exact(width)) {
+            key[shape.nope..].copy_from_slice(&row[shape.rank..]);
         }
     }
 
@@ -126,25 +166,33 @@ impl<'s> Head<'s> {
         let positions = query.positions;
         let mut t = 0;
         while t < positions.len() {
-            let sees_all = |p: &&usize| **p >= start + BLOCK_TOKENS - 1;
-            let n = positions[t..].iter().take(ROWS).take_while(sees_all).count();
+            let n = positions[t..].iter().take(ROWS).take_while(|p| **p >= start).count();
             if n > 0 {
-                self.attend_rows(cpu, query.scale, t, n, BLOCK_TOKENS);
-            } else if positions[t] >= start {
-                self.attend_rows(cpu, query.scale, t, 1, positions[t] + 1 - start);
+                let seen = |p: &usize| (p + 1 - start).min(BLOCK_TOKENS);
+                self.attend_rows(cpu, query.scale, t, positions[t..t + n].iter().map(seen));
             }
             t += n.max(1);
         }
     }
 
-    /// Rows `first..first + n` with the block's first `n_keys` tokens.
-    fn attend_rows(&mut self, cpu: &Cpu, scale: f32, first: usize, n: usize, n_keys: usize) {
-        let (width, v) = (self.shape.query(), self.shape.v);
+    /// The rows from `first` on with the block's first tokens, as many as `seen` says for each.
+    fn attend_rows(
+        &mut self,
+        cpu: &Cpu,
+        scale: f32,
+        first: usize,
+        seen: impl ExactSizeIterator<Item = usize> + Clone,
+    ) {
+        let (width, v, n) = (self.shape.query(), self.shape.v, seen.len());
+        let n_keys = seen.clone().max().unwrap_or(0);
         let queries = &self.queries[first * width..(first + n) * width];
         let scores = &mut self.products[..n * n_keys];
         dispatch!(cpu.isa(), products(queries, &self.keys[..n_keys * width], width, scores));
         let sums = &mut self.sums[first * v..(first + n) * v];
-        for (i, scores) in scores.chunks_exact_mut(n_keys).enumerate() {
+        for (i, (scores, n_seen)) in scores.chunks_exact_mut(n_keys).zip(seen).enumerate() {
+            let (scores, unseen) = scores.split_at_mut(n_seen);
+            // A weight of zero leaves a sum as it is.
+            unseen.fill(0.0);
             scores.iter_mut().for_each(|score| *score *= scale);
             let state = &mut self.states[first + i];
             let factor = state.rescale(dispatch!(cpu.isa(), max_row(scores)));
