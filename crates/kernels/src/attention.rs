@@ -1,6 +1,6 @@
 //! Multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1) over a paged cache, causal.
 //!
-//! Three forms of one function. [`expanded`] reads keys and values that were expanded when they were cached: the
+//! Three forms of one function, up to rounding. [`expanded`] reads keys and values that were expanded when they were cached: the
 //! form training differentiates. [`from_latents`] expands them block by block on the way: prefill over a latent
 //! cache. [`absorbed`] moves the up-projections to the query's side and reads latents alone: decode.
 //! All three walk the context in blocks at fixed positions, so a row's result depends on its own context only.

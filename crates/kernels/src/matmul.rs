@@ -139,7 +139,8 @@ fn products_f32(cpu: &Cpu, x: &[&[f32]], w: &Matrix, rows: Range<usize>, out: &m
     }
 }
 
-/// Fewest rows of x for which transposing a tile of W pays. An expert's tiles are few before the next expert's come.
+/// Fewest rows of x for which transposing a tile of W pays: more for INT4, the form of experts, whose tiles are few before the
+/// next expert's come.
 fn tile_x_min(isa: Isa, w: &Matrix) -> usize {
     match (isa, w.data()) {
         (Isa::Avx512, MatrixData::Int8 { .. }) => 3,

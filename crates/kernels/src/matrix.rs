@@ -177,7 +177,7 @@ impl Matrix {
         matches!(self.data, MatrixData::Int8 { .. } | MatrixData::Int4 { .. })
     }
 
-    /// Bytes that a pass over the whole matrix reads, scales included.
+    /// Bytes that a pass over the whole matrix reads, scales included, without what lies between rows ([`weight_stride`]).
     pub fn bytes(&self) -> usize {
         let n = self.n_rows * self.n_cols;
         match self.data {

@@ -3,7 +3,7 @@
 use crate::cpu::{Cpu, Isa, dispatch};
 use crate::map::huge_zeros;
 use crate::matrix::{Matrix, MatrixData};
-use crate::reference::{stored_position, stored_width, weight_stride};
+use crate::reference::{LINE, stored_position, stored_width, weight_stride};
 use crate::shared::Shared;
 use crate::{GROUP, LANES, QUAD};
 use half::bf16;
@@ -150,7 +150,7 @@ impl QuantRows {
 
     /// Take over the first `n_cols` columns of rows that are encoded already ([`crate::reference::encode_row`]): each its codes
     /// and its scales.
-    pub(crate) fn copy<'r>(
+    pub(crate) fn take_encoded<'r>(
         &mut self,
         rows: impl ExactSizeIterator<Item = (&'r [i8], &'r [bf16])>,
         n_cols: usize,
@@ -202,9 +202,6 @@ impl QuantRows {
         }
     }
 }
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Codes and groups from one row of [`QuantRows`] to the next: an odd number of cache lines, so that the same column of
 /// many rows does not fall into a few sets of a cache, as it would with widths such as 8,192.

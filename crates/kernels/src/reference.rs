@@ -76,11 +76,13 @@ pub const fn stored_width(n_cols: usize) -> usize {
     n_cols.div_ceil(QUAD) * QUAD
 }
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
 /// Codes from one row of 8-bit weights to the next: where sixteen rows side by side would share a few sets of a cache, a line
 /// of zeros stands between them.
 pub const fn weight_stride(n_cols: usize) -> usize {
-    /// Bytes of a cache line, and lines of a row at whose multiples rows crowd each other out.
-    const LINE: usize = 64;
+    /// Lines of a row at whose multiples rows crowd each other out.
     const N_CROWDED: usize = 16;
     let width = stored_width(n_cols);
     if width.is_multiple_of(LINE * N_CROWDED) { width + LINE } else { width }
@@ -129,10 +131,10 @@ fn each_pair<W>(x: &[&[f32]], w: &[W], out: &mut [f32], dot: impl Fn(&[f32], &[W
 /// [`dot_q8`] of each of the T rows `x` with each of N = `n_rows` rows of weights (at most [`TILE_ROWS`]): `w` [N,
 /// [`weight_stride`] of K], `w_scales` [N, G], `out` [T, N].
 pub fn band_q8(x: &[QuantRow<'_>], w: &[i8], w_scales: &[bf16], n_rows: usize, out: &mut [f32]) {
-    let (width, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
+    let (stride, n_groups) = (w.len() / n_rows, w_scales.len() / n_rows);
     for (x, out) in x.iter().zip(out.chunks_exact_mut(n_rows)) {
         for (row, out) in out.iter_mut().enumerate() {
-            let (w, scales) = (&w[row * width..][..width], &w_scales[row * n_groups..][..n_groups]);
+            let (w, scales) = (&w[row * stride..][..stride], &w_scales[row * n_groups..][..n_groups]);
             *out = dot_q8(x.codes, x.scales, w, scales);
         }
     }

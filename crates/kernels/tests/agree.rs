@@ -148,10 +148,19 @@ fn product(cpu: &Cpu, x: &[f32], w: &Matrix, eight_bit: bool) -> Vec<f32> {
 
 #[test]
 fn products_agree_in_every_form() {
-    for (seed, (t, n, k)) in
-        [(1, 5, 32), (3, 17, 96), (8, 33, 160), (13, 20, 544), (4, 7, 1088), (150, 19, 96), (1, 48, 1056)]
-            .iter()
-            .enumerate()
+    for (seed, (t, n, k)) in [
+        (1, 5, 32),
+        (3, 17, 96),
+        (8, 33, 160),
+        (13, 20, 544),
+        (4, 7, 1088),
+        (150, 19, 96),
+        (1, 48, 1056),
+        (5, 33, 1024),
+        (17, 20, 2048),
+    ]
+    .iter()
+    .enumerate()
     {
         for form in FORMS {
             let run = |eight_bit: bool| {
@@ -211,7 +220,7 @@ fn a_row_does_not_depend_on_batch_or_threads() {
 
 #[test]
 fn eight_bit_rows_agree_and_are_near() {
-    for k in [32, 64, 224] {
+    for k in [32, 64, 224, 1024] {
         let what = format!("8-bit re-encoding of width {k}");
         let got = check(&what, k as u64, |cpu, rng| decoded(&matrix(rng, "f32", 6, k).to_int8(cpu)));
         let expect: Vec<f64> = Rng(k as u64).values(6 * k).into_iter().map(f64::from).collect();
@@ -375,7 +384,9 @@ struct Context {
 
 impl Context {
     fn new(rng: &mut Rng, form: &str, n_context: usize, n_queries: usize) -> Self {
-        let shape = MlaShape { n_heads: 6, nope: 32, rope: 16, v: 24, rank: 64 };
+        // More than a quad and not whole ones; less where the context is long, or it would take long.
+        let rank = if n_context < 500 { 160 } else { 64 };
+        let shape = MlaShape { n_heads: 6, nope: 32, rope: 16, v: 24, rank };
         let blocks = n_context.div_ceil(BLOCK_TOKENS);
         Context {
             shape,
@@ -414,6 +425,22 @@ impl Context {
             _ => f(Latents::F32(&self.latents.iter().map(Vec::as_slice).collect::<Vec<_>>()), &mut out),
         }
         out
+    }
+
+    /// All queries, `n` in each pass.
+    fn in_passes(&self, cpu: &Cpu, latents: &str, n: usize, is_absorbed: bool) -> Vec<f32> {
+        let (q, out) = (self.shape.n_heads * self.shape.query(), self.shape.n_heads * self.shape.v);
+        self.with_latents(latents, |latents, all| {
+            for ((q, positions), out) in
+                self.q.chunks(n * q).zip(self.positions.chunks(n)).zip(all.chunks_mut(n * out))
+            {
+                let query = Query { q, positions, ..self.query() };
+                match is_absorbed {
+                    true => absorbed(cpu, &query, &self.kv_b, latents, out),
+                    false => attention::from_latents(cpu, &query, &self.kv_b, latents, out),
+                }
+            }
+        })
     }
 
     /// A block's rows in 8 bits, each filled up to a whole group.
@@ -526,8 +553,8 @@ fn the_three_forms_of_attention_agree() {
             let is_integer = make(&mut Rng(seed)).kv_b.is_integer();
             for latents in ["f32", "bf16", "int8"] {
                 let plain = if latents == "int8" { &plain_8_bits } else { &plain };
-                // Integer products with kv_b take latents in 8 bits.
-                let plain_from_latents = match is_integer && latents != "int8" {
+                // Integer products with kv_b take what is cached in BF16 in 8 bits.
+                let plain_from_latents = match is_integer && latents == "bf16" {
                     true => &make(&mut Rng(seed)).with_rounded_content().plain(),
                     false => plain,
                 };
@@ -551,37 +578,33 @@ fn the_three_forms_of_attention_agree() {
 
 #[test]
 fn attention_of_a_row_does_not_depend_on_the_rows_beside_it() {
-    let context = Context::new(&mut Rng(3), "bf16", 700, 9);
-    let each = |cpu: &Cpu, f: &dyn Fn(&Cpu, &Query<'_>, &mut [f32])| -> Vec<f32> {
-        let width = context.shape.n_heads * context.shape.query();
-        (0..9)
-            .flat_map(|t| {
-                let query = Query {
-                    q: &context.q[t * width..(t + 1) * width],
-                    positions: &context.positions[t..t + 1],
-                    ..context.query()
-                };
-                let mut out = vec![f32::NAN; context.shape.n_heads * context.shape.v];
-                f(cpu, &query, &mut out);
-                out
-            })
-            .collect()
-    };
+    const N_ROWS: usize = 9;
+    const LAST: usize = 149;
+    for (form, latents) in ["bf16", "int8"].iter().flat_map(|f| ["f32", "bf16", "int8"].map(|l| (*f, l))) {
+        let mut context = Context::new(&mut Rng(3), form, LAST + 1, N_ROWS);
+        for is_last_infinite in [false, true] {
+            if is_last_infinite {
+                let width = context.shape.latent_width();
+                context.latents[LAST / BLOCK_TOKENS][LAST % BLOCK_TOKENS * width] = f32::INFINITY;
+            }
+            for is_absorbed in [true, false] {
+                let run = |cpu: &Cpu, n: usize| context.in_passes(cpu, latents, n, is_absorbed);
+                for cpu in cpus(2) {
+                    let one = Cpu::with_isa(cpu.isa(), 1).unwrap();
+                    let (together, alone) = (run(&one, N_ROWS), run(&cpu, 1));
+                    // The last row alone sees the last token.
+                    let n_finite = together.len() / N_ROWS * (N_ROWS - usize::from(is_last_infinite));
+                    let what = format!("{form} {latents} absorbed {is_absorbed} infinite {is_last_infinite}");
+                    same_bits(&what, &alone[..n_finite], &together[..n_finite]);
+                    assert!(together[..n_finite].iter().all(|v| v.is_finite()), "{what}");
+                    assert!(together[n_finite..].iter().all(|v| !v.is_finite()), "{what}");
+                }
+            }
+        }
+    }
+    let context = Context::new(&mut Rng(3), "bf16", 700, N_ROWS);
     for cpu in cpus(2) {
         let one = Cpu::with_isa(cpu.isa(), 1).unwrap();
-        let absorbed = |cpu: &Cpu, query: &Query<'_>, out: &mut [f32]| {
-            let blocks: Vec<&[f32]> = context.latents.iter().map(Vec::as_slice).collect();
-            self::absorbed(cpu, query, &context.kv_b, Latents::F32(&blocks), out)
-        };
-        let from_latents = |cpu: &Cpu, query: &Query<'_>, out: &mut [f32]| {
-            let blocks: Vec<&[f32]> = context.latents.iter().map(Vec::as_slice).collect();
-            attention::from_latents(cpu, query, &context.kv_b, Latents::F32(&blocks), out)
-        };
-        for f in [&absorbed as &dyn Fn(&Cpu, &Query<'_>, &mut [f32]), &from_latents] {
-            let mut together = context.out();
-            f(&one, &context.query(), &mut together);
-            same_bits("rows alone", &each(&cpu, f), &together);
-        }
         same_bits("threads", &context.expanded(&cpu), &context.expanded(&one));
     }
 }

@@ -49,6 +49,8 @@ pub struct PassCosts {
     pub row_operations: f64,
     /// Operations that expand a cached token's keys and values, once in every pass after it.
     pub expand_operations: f64,
+    /// Whether those are products of 8-bit rows.
+    pub expands_in_8_bits: bool,
     /// Operations of a row with a token that it attends to.
     pub pair_operations: f64,
 }
@@ -83,6 +85,7 @@ impl PassCosts {
             n_chosen,
             row_operations,
             expand_operations,
+            expands_in_8_bits: model.weights().layers.iter().any(|layer| layer.attention.kv_b.is_integer()),
             pair_operations,
         }
     }
@@ -93,10 +96,12 @@ impl PassCosts {
         let (n, before) = (n_rows as f64, n_before as f64);
         let missed = (1.0 - self.n_chosen as f64 / self.n_experts as f64).powf(n);
         let bytes = (self.pass_bytes + self.routed_bytes * (1.0 - missed)) / n;
-        let attention = before * (self.expand_operations / n + self.pair_operations);
+        let expand_per_s =
+            if self.expands_in_8_bits { speeds.products_per_s } else { speeds.attention_per_s };
         bytes / speeds.bytes_per_s
             + self.row_operations / speeds.products_per_s
-            + attention / speeds.attention_per_s
+            + before * self.expand_operations / n / expand_per_s
+            + before * self.pair_operations / speeds.attention_per_s
     }
 }
 
@@ -111,7 +116,7 @@ fn attention_operations(config: &Config, form: CacheForm) -> (f64, f64) {
 /// The shortest chunk of whole blocks that takes at most a twentieth more time for a token than the longest of `most`
 /// tokens, after `n_before` cached ones. At least one block, and no more than `most` where that is a block.
 ///
-/// Faster products ask for longer chunks; before anything is cached, faster memory asks for shorter ones.
+/// Faster products ask for longer chunks unless expansion is one of them; before anything is cached, faster memory asks for shorter ones.
 pub fn chunk_tokens(costs: &PassCosts, speeds: &Speeds, n_before: usize, most: usize) -> usize {
     let longest = (most / BLOCK_TOKENS * BLOCK_TOKENS).max(BLOCK_TOKENS);
     let seconds = |n: usize| costs.seconds_per_token(speeds, n, n_before);
@@ -131,6 +136,7 @@ mod tests {
         n_chosen: 8,
         row_operations: 61.1e9,
         expand_operations: 2.0 * 61.0 * 64.0 * 256.0 * 512.0,
+        expands_in_8_bits: false,
         pair_operations: 2.0 * 61.0 * 64.0 * 320.0,
     };
 
@@ -162,6 +168,7 @@ mod tests {
                 n_chosen: 1 + self.below(n_experts.min(16)),
                 row_operations: K2.row_operations * self.factor(),
                 expand_operations: K2.expand_operations * self.factor(),
+                expands_in_8_bits: self.below(2) == 1,
                 pair_operations: K2.pair_operations * self.factor(),
             };
             let Speeds { bytes_per_s, products_per_s, attention_per_s } = Speeds::ASSUMED;
@@ -201,7 +208,9 @@ mod tests {
             let n = chunk_tokens(&costs, &speeds, before, most);
             assert!(chunk_tokens(&costs, &speeds, before, most + rng.below(3_000)) >= n);
             let products = Speeds { products_per_s: speeds.products_per_s * factor, ..speeds };
-            assert!(chunk_tokens(&costs, &products, before, most) >= n, "faster products");
+            if !costs.expands_in_8_bits {
+                assert!(chunk_tokens(&costs, &products, before, most) >= n, "faster products");
+            }
             let memory = Speeds { bytes_per_s: speeds.bytes_per_s * factor, ..speeds };
             let from_nothing = |speeds| chunk_tokens(&costs, speeds, 0, most);
             assert!(from_nothing(&memory) <= from_nothing(&speeds), "faster memory");

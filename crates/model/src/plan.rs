@@ -11,7 +11,7 @@ use crate::forward::{self, Arithmetic, ForwardError, PassShape, Workspace};
 use crate::layout::{self, Kind, TensorSpec};
 use crate::solo::PREFILL_CHUNK;
 use crate::weights::Dense;
-use perilune_kernels::reference::weight_stride;
+use perilune_kernels::reference::{stored_width, weight_stride};
 use perilune_kernels::{BLOCK_TOKENS, GROUP};
 use serde::Serialize;
 
@@ -78,8 +78,10 @@ pub struct Weights {
     pub experts: u64,
     /// Matrices that `--dense int8` re-encodes.
     pub dense: u64,
-    /// The same matrices re-encoded.
+    /// The same matrices re-encoded, as they are held.
     pub dense_int8: u64,
+    /// Of those, what lies between rows and is never read.
+    pub dense_int8_gaps: u64,
     /// Norms and routers.
     pub rest: u64,
     /// Of all of these, what lies unaligned in its file and is copied to anonymous memory when it is loaded.
@@ -95,13 +97,16 @@ impl Weights {
         };
         let of_kinds =
             |kinds: &[Kind]| total(&|spec| if kinds.contains(&spec.kind) { spec.n_bytes() } else { 0 });
-        let is_tied = config.tie_word_embeddings;
+        let of_tied = |bytes: fn(usize, usize) -> u64| match config.tie_word_embeddings {
+            true => bytes(config.vocab_size, config.hidden_size),
+            false => 0,
+        };
         Weights {
             embedding: of_kinds(&[Kind::Embedding]),
             experts: of_kinds(&[Kind::RoutedExpert]),
             dense: of_kinds(&DENSE_KINDS),
-            dense_int8: total(&spec_int8_bytes)
-                + if is_tied { int8_bytes(config.vocab_size as u64, config.hidden_size as u64) } else { 0 },
+            dense_int8: total(&|spec| of_re_encoded(spec, int8_bytes)) + of_tied(int8_bytes),
+            dense_int8_gaps: total(&|spec| of_re_encoded(spec, int8_gaps)) + of_tied(int8_gaps),
             rest: of_kinds(&[Kind::Norm, Kind::Router]),
             misaligned: 0,
         }
@@ -110,7 +115,8 @@ impl Weights {
     /// As they are in the files of an opened checkpoint.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Weights {
         let announced = Weights::of_config(&checkpoint.config);
-        let mut weights = Weights { dense_int8: announced.dense_int8, ..Weights::default() };
+        let Weights { dense_int8, dense_int8_gaps, .. } = announced;
+        let mut weights = Weights { dense_int8, dense_int8_gaps, ..Weights::default() };
         for spec in layout::expected(&checkpoint.config) {
             let Some(tensor) = checkpoint.tensor(&spec.name) else { continue };
             let n_bytes = tensor.bytes().len() as u64;
@@ -129,7 +135,7 @@ impl Weights {
         weights
     }
 
-    /// All of them, as published; [`Weights::dense_int8`] and [`Weights::misaligned`] count the same weights again.
+    /// All of them, as published; the others' fields count the same weights again.
     pub fn total(&self) -> u64 {
         self.embedding + self.experts + self.dense + self.rest
     }
@@ -140,16 +146,19 @@ const DENSE_KINDS: [Kind; 4] = [Kind::Attention, Kind::DenseMlp, Kind::SharedExp
 
 /// Bytes of a matrix [`n_rows`, `n_columns`] re-encoded to 8 bit: rows of codes as they are laid out, a BF16 scale per
 /// 32 columns of a row.
-fn int8_bytes(n_rows: u64, n_columns: u64) -> u64 {
-    let stride = weight_stride(n_columns as usize) as u64;
-    n_rows * (stride + n_columns.div_ceil(GROUP as u64) * INT8_SCALE_BYTES)
+fn int8_bytes(n_rows: usize, n_columns: usize) -> u64 {
+    n_rows as u64 * (weight_stride(n_columns) as u64 + n_columns.div_ceil(GROUP) as u64 * INT8_SCALE_BYTES)
 }
 
-fn spec_int8_bytes(spec: &TensorSpec) -> u64 {
+/// Bytes between the rows of that matrix.
+fn int8_gaps(n_rows: usize, n_columns: usize) -> u64 {
+    (n_rows * (weight_stride(n_columns) - stored_width(n_columns))) as u64
+}
+
+/// `bytes` of a tensor that `--dense int8` re-encodes, 0 of another.
+fn of_re_encoded(spec: &TensorSpec, bytes: fn(usize, usize) -> u64) -> u64 {
     match spec.shape[..] {
-        [n_rows, n_columns] if DENSE_KINDS.contains(&spec.kind) => {
-            int8_bytes(n_rows as u64, n_columns as u64)
-        }
+        [n_rows, n_columns] if DENSE_KINDS.contains(&spec.kind) => bytes(n_rows, n_columns),
         _ => 0,
     }
 }
@@ -224,7 +233,10 @@ impl Plan {
         forward::check_cache(path, cache)?;
         let share = |n_tokens| experts_touched(config, n_tokens) / config.n_routed_experts as f64;
         let experts_of = |n_tokens| (weights.experts as f64 * share(n_tokens)) as u64;
-        let reencoded_bytes = if dense == Dense::Int8 { weights.dense_int8 } else { 0 };
+        let (reencoded_bytes, gaps) = match dense {
+            Dense::Int8 => (weights.dense_int8, weights.dense_int8_gaps),
+            Dense::AsPublished => (0, 0),
+        };
         let mapped_dense = if dense == Dense::Int8 { 0 } else { weights.dense };
         let cache_bytes_per_token = cache.bytes_per_token(config) as u64;
         let cache_bytes = n_tokens.saturating_mul(cache_bytes_per_token);
@@ -251,7 +263,7 @@ impl Plan {
             anonymous_bytes,
             resident_bytes: mapped_resident_bytes.saturating_add(anonymous_bytes),
             read_bytes_per_step: experts_of(batch)
-                + reencoded_bytes
+                + (reencoded_bytes - gaps)
                 + mapped_dense
                 + weights.rest
                 + if is_head { weights.embedding } else { batch * row_bytes },

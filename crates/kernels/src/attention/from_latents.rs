@@ -1,22 +1,26 @@
-//! Prefill over a cache of latents: keys and values expanded block by block, by integer products where kv_b takes them.
+//! Prefill over a cache of latents: keys and values expanded block by block, by integer products where both the cache and
+//! kv_b hold rounded values.
 
 use super::{Latents, MlaShape, Query, Running};
-use crate::{BLOCK_TOKENS, GROUP};
 use crate::cpu::{Cpu, dispatch};
 use crate::matmul::{Rows, bands};
 use crate::matrix::Matrix;
 use crate::quant::{QuantRows, dequantize_rows};
 use crate::reference::{Product, stored_width};
 use crate::shared::{Scratch, Shared};
+use crate::{BLOCK_TOKENS, GROUP};
 
 /// Rows whose scores with a block are taken at a time.
 const ROWS: usize = 64;
+/// Rows of a diagonal block that are summed together as far as all of them see.
+const STRIP: usize = 8;
 
 /// Attention that expands keys and values from latents, one block at a time for all rows of a head: the form for
 /// prefill.
 ///
 /// All T rows are of the one sequence whose latents these are. `kv_b` [H (nope + v), R], `out` [T, H, v]. Where `kv_b` takes
-/// 8-bit rows ([`Matrix::is_integer`]), latents are expanded as those, like the input of any other product with it.
+/// 8-bit rows ([`Matrix::is_integer`]) and latents are cached in BF16 or 8 bits, they enter as 8-bit rows, like the input of
+/// any other product with it; latents in `f32` as they are.
 ///
 /// # Panics
 /// If a slice is shorter than the query's shape and positions ask.
@@ -26,7 +30,8 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
     let n_context = query.positions.iter().max().map_or(0, |p| p + 1);
     cpu.pool().run(shape.n_heads, &|h| {
         let mut scratch = Scratch::take();
-        let mut head = Head::new(cpu, query, kv_b, h, &mut scratch);
+        let in_8_bits = enters_in_8_bits(kv_b, latents);
+        let mut head = Head::new(cpu, query, kv_b, in_8_bits, h, &mut scratch);
         for start in (0..n_context).step_by(BLOCK_TOKENS) {
             head.expand(cpu, kv_b, latents, start / BLOCK_TOKENS, BLOCK_TOKENS.min(n_context - start));
             head.attend(cpu, query, start);
@@ -46,6 +51,10 @@ pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
     size_of::<f32>() * (buffers(shape, n_rows).iter().sum::<usize>() + 2 * n_rows)
         + QuantRows::bytes(BLOCK_TOKENS, shape.rank)
 }
+
+/// Which of [`buffers`] hold weights and latents in `f32`.
+const WEIGHTS: usize = 1;
+const LATENTS: usize = 3;
 
 /// Elements of the buffers of [`Head`], in its order.
 fn buffers(shape: &MlaShape, n_rows: usize) -> [usize; 8] {
@@ -67,13 +76,13 @@ struct Head<'s> {
     head_idx: usize,
     /// This head's queries [T, nope + rope].
     queries: &'s mut [f32],
-    /// This head's rows of kv_b [nope + v, R]; unused where those take 8-bit rows.
+    /// This head's rows of kv_b [nope + v, R]; empty where latents enter in 8 bits.
     weights: &'s mut [f32],
     /// The current block's cached rows [64, R + rope].
     rows: &'s mut [f32],
-    /// Their latents [64, R].
+    /// Their latents [64, R]; likewise.
     latents: &'s mut [f32],
-    /// Their products with the weights [64, nope + v]; then scores [rows, 64].
+    /// Their products with the weights [64, nope + v], or with a band of them; then scores [rows, 64].
     products: &'s mut [f32],
     /// Keys of the current block [64, nope + rope].
     keys: &'s mut [f32],
@@ -87,9 +96,19 @@ struct Head<'s> {
 }
 
 impl<'s> Head<'s> {
-    fn new(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, h: usize, scratch: &'s mut Scratch) -> Self {
+    fn new(
+        cpu: &Cpu,
+        query: &Query<'_>,
+        kv_b: &Matrix,
+        in_8_bits: bool,
+        h: usize,
+        scratch: &'s mut Scratch,
+    ) -> Self {
         let (shape, n) = (query.shape, query.positions.len());
-        let sizes = buffers(&shape, n);
+        let mut sizes = buffers(&shape, n);
+        if in_8_bits {
+            (sizes[WEIGHTS], sizes[LATENTS]) = (0, 0);
+        }
         let mut free = scratch.first(sizes.iter().sum());
         let [queries, weights, rows, latents, products, keys, values, sums] = sizes.map(|size| {
             let (part, rest) = std::mem::take(&mut free).split_at_mut(size);
@@ -101,7 +120,7 @@ impl<'s> Head<'s> {
             row[..shape.nope].copy_from_slice(nope);
             row[shape.nope..].copy_from_slice(rope);
         }
-        if !kv_b.is_integer() {
+        if !in_8_bits {
             let n_rows = shape.key_value();
             dequantize_rows(cpu.isa(), kv_b, h * n_rows..(h + 1) * n_rows, weights);
         }
@@ -109,7 +128,18 @@ impl<'s> Head<'s> {
         let states = vec![Running::EMPTY; n];
         let (head_idx, quantized) = (h, QuantRows::default());
         Head {
-            shape, head_idx, queries, weights, rows, latents, products, keys, values, sums, states, quantized
+            shape,
+            head_idx,
+            queries,
+            weights,
+            rows,
+            latents,
+            products,
+            keys,
+            values,
+            sums,
+            states,
+            quantized,
         }
     }
 
@@ -118,12 +148,12 @@ impl<'s> Head<'s> {
         let (shape, width) = (self.shape, self.shape.latent_width());
         let cached = latents.rows(cpu, block_idx, n_tokens, width, self.rows);
         let (query, of_head) = (shape.query(), shape.key_value());
-        if kv_b.is_integer() {
+        if enters_in_8_bits(kv_b, latents) {
             match latents {
                 Latents::Int8 { codes, scales } => {
                     let codes = codes[block_idx].chunks_exact(stored_width(width));
                     let scales = scales[block_idx].chunks_exact(width.div_ceil(GROUP));
-                    self.quantized.copy(codes.zip(scales).take(n_tokens), shape.rank);
+                    self.quantized.take_encoded(codes.zip(scales).take(n_tokens), shape.rank);
                 }
                 _ => self.quantized.fill_here(cpu.isa(), cached, width, shape.rank),
             }
@@ -139,7 +169,8 @@ impl<'s> Head<'s> {
                     let products = &mut self.products[..n_tokens * rows.len()];
                     x.products(cpu, 0..n_tokens, kv_b, rows.clone(), products);
                     let at = rows.start - part.start;
-                    for (out, products) in out.chunks_exact_mut(stride).zip(products.chunks_exact(rows.len())) {
+                    for (out, products) in out.chunks_exact_mut(stride).zip(products.chunks_exact(rows.len()))
+                    {
                         out[at..at + rows.len()].copy_from_slice(products);
                     }
                 }
@@ -189,10 +220,8 @@ impl<'s> Head<'s> {
         let scores = &mut self.products[..n * n_keys];
         dispatch!(cpu.isa(), products(queries, &self.keys[..n_keys * width], width, scores));
         let sums = &mut self.sums[first * v..(first + n) * v];
-        for (i, (scores, n_seen)) in scores.chunks_exact_mut(n_keys).zip(seen).enumerate() {
-            let (scores, unseen) = scores.split_at_mut(n_seen);
-            // A weight of zero leaves a sum as it is.
-            unseen.fill(0.0);
+        for (i, (scores, n_seen)) in scores.chunks_exact_mut(n_keys).zip(seen.clone()).enumerate() {
+            let scores = &mut scores[..n_seen];
             scores.iter_mut().for_each(|score| *score *= scale);
             let state = &mut self.states[first + i];
             let factor = state.rescale(dispatch!(cpu.isa(), max_row(scores)));
@@ -201,7 +230,26 @@ impl<'s> Head<'s> {
                 sums[i * v..(i + 1) * v].iter_mut().for_each(|sum| *sum *= factor);
             }
         }
-        let g = Product { m: n, n: v, k: n_keys, a_row: n_keys, a_col: 1, b_row: v, c_row: v };
-        dispatch!(cpu.isa(), accumulate(&g, scores, &self.values[..n_keys * v], sums));
+        // Rows that see all go together; of others a strip at a time, as far as its first row sees, then each by itself:
+        // what a row does not see must not touch it, were it infinite.
+        let strip = if seen.clone().min() == Some(n_keys) { n } else { STRIP };
+        let seen: Vec<usize> = seen.collect();
+        for ((seen, scores), sums) in
+            seen.chunks(strip).zip(scores.chunks(strip * n_keys)).zip(sums.chunks_mut(strip * v))
+        {
+            let k = seen.iter().copied().min().unwrap_or(0);
+            let g = Product { m: seen.len(), n: v, k, a_row: n_keys, a_col: 1, b_row: v, c_row: v };
+            let shared = &scores[..(seen.len() - 1) * n_keys + k];
+            dispatch!(cpu.isa(), accumulate(&g, shared, &self.values[..k * v], sums));
+            for ((n_seen, scores), sums) in seen.iter().zip(scores.chunks(n_keys)).zip(sums.chunks_mut(v)) {
+                let rest = &scores[k..*n_seen];
+                dispatch!(cpu.isa(), weighted_sum(rest, &self.values[k * v..n_seen * v], v, sums));
+            }
+        }
     }
+}
+
+/// Whether latents are multiplied with `kv_b` as 8-bit rows.
+fn enters_in_8_bits(kv_b: &Matrix, latents: Latents<'_>) -> bool {
+    kv_b.is_integer() && !matches!(latents, Latents::F32(_))
 }

@@ -54,7 +54,7 @@ impl Streams for Int8<'_> {
 #[inline(always)]
 fn ask_ahead<W: Streams>(w: W, row: usize, n_rows: usize, quad: usize, n_groups: usize) {
     let (at, n_quads) = (quad + TILE_AHEAD, n_groups.div_ceil(4));
-    if at < n_quads { w.ask_quad(row, at) } else { w.ask_quad(row + n_rows, at - n_quads) }
+    if at < n_quads { w.ask_quad(row, at) } else { w.ask_quad(row + n_rows, (at - n_quads).min(quad)) }
 }
 
 /// Ask for the scales from `group` of a row of a tile on; past its end, for the first of the next `n_rows` rows.

@@ -69,7 +69,7 @@ pub(crate) struct BenchArgs {
     /// Thread counts to measure instead of --threads
     #[arg(long, value_name = "T,..", value_delimiter = ',', value_parser = parse_threads)]
     thread_counts: Vec<usize>,
-    /// Runs of each measurement; the median is shown
+    /// Runs of each measurement, after the longest prompt once to warm up; the median is shown
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
     /// Tokens on which the fast path is compared with the exact one; 0 leaves it out
@@ -252,6 +252,7 @@ fn limits(cpu: &Cpu) -> Limits {
 }
 
 fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::Result<()> {
+    warm_up(args, model)?;
     for &prompt in args.prompts() {
         for &batch in &args.batch {
             for &cached in &args.cached {
@@ -266,6 +267,16 @@ fn measure_all(args: &BenchArgs, model: &Model, report: &mut Report) -> anyhow::
             }
         }
     }
+    Ok(())
+}
+
+/// The longest prompt as the first run has it, and a step, not counted: what is mapped from a file costs a fault where it is
+/// touched first.
+fn warm_up(args: &BenchArgs, model: &Model) -> anyhow::Result<()> {
+    let prompt = args.prompts().iter().copied().max().unwrap_or(1);
+    let shape = Shape { cached: 0, prompt, batch: 1, decode: 1, chunk: args.chunk };
+    let (mut prefill, mut decode) = (Clock::new(model), Clock::new(model));
+    measure(model, shape, 0, &mut prefill, &mut decode)?;
     Ok(())
 }
 
