@@ -30,11 +30,11 @@ fn counter() -> SharedCounter {
     Arc::new(Counter::new(tokenizer()))
 }
 
-fn asks() -> impl Iterator<Item = Ask> {
+fn asks() -> impl Iterator<Item = Ask<'static>> {
     let splits = [Split::Train, Split::HeldOut];
     Family::ALL
         .into_iter()
-        .flat_map(move |family| splits.map(|split| Ask { family, split, n_calls: None, is_varied: true }))
+        .flat_map(move |family| splits.map(|split| Ask { family, split, n_calls: None, pieces: Some(&[]) }))
 }
 
 fn played(

@@ -179,7 +179,7 @@ fn who_gives_up_has_solved_nothing() {
 fn counting_by_bytes_serves_models_without_a_tokenizer() {
     let counter: SharedCounter = Arc::new(Bytes);
     let mut episode =
-        episode(Ask { family: Family::Trail, split: Split::Train, n_calls: Some(3), is_varied: false }, 1, 1);
+        episode(Ask { family: Family::Trail, split: Split::Train, n_calls: Some(3), pieces: None }, 1, 1);
     let agent = Profile::embedded();
     let played =
         sample::play(&mut episode, &agent, &counter, Noise::NONE, &mut Rng::at(0, 0), &mut |_| {}).unwrap();

@@ -71,12 +71,7 @@ impl Profile {
                 reply_tokens_max: 128,
             },
             // What its model was trained with.
-            limits: Limits {
-                n_lines_max: 10,
-                line_bytes_max: 200,
-                file_bytes_max: 64 << 20,
-                tells_nearest: false,
-            },
+            limits: Limits { n_lines_max: 10, line_bytes_max: 200, file_bytes_max: 64 << 20 },
             temperature: 0.0,
         }
     }

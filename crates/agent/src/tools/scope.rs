@@ -19,14 +19,12 @@ pub struct Limits {
     pub line_bytes_max: usize,
     /// Bytes of a file that is read or searched at most.
     pub file_bytes_max: u64,
-    /// Where nothing is at a path, whether the path that was probably meant is told.
-    pub tells_nearest: bool,
 }
 
 impl Default for Limits {
     /// For models with a long context.
     fn default() -> Self {
-        Self { n_lines_max: 400, line_bytes_max: 2_000, file_bytes_max: 64 << 20, tells_nearest: true }
+        Self { n_lines_max: 400, line_bytes_max: 2_000, file_bytes_max: 64 << 20 }
     }
 }
 
@@ -87,11 +85,10 @@ impl Scope {
         }
     }
 
-    /// What a tool says of an error; where nothing is at a path, also which path was probably meant, if that is to be told
-    /// and may be read.
+    /// What a tool says of an error; where nothing is at a path, also which path was probably meant, if that may be read.
     pub(super) fn told(&self, error: WorkspaceError) -> String {
         match error {
-            WorkspaceError::Missing { path, near: None } if self.limits.tells_nearest => {
+            WorkspaceError::Missing { path, near: None } => {
                 let may_read = |near: &String| self.may_read.as_ref().is_none_or(|may_read| may_read(near));
                 let near = self.workspace.near(&path).filter(may_read);
                 WorkspaceError::Missing { path, near }.to_string()

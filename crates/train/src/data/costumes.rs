@@ -127,7 +127,7 @@ const N_DISTRACTORS_MAX: usize = 2;
 
 /// The embedded model's tools but `edit_file`, in random order, renamed, their parameters renamed and reordered, with up
 /// to two tools that do nothing.
-pub fn draw(names: &mut Names, rng: &mut Rng) -> Vec<Costume> {
+pub fn draw(names: &mut Names<'_>, rng: &mut Rng) -> Vec<Costume> {
     loop {
         let mut costumes: Vec<Costume> =
             WARDROBES.iter().map(|wardrobe| dress(wardrobe, names, rng)).collect();
@@ -146,7 +146,7 @@ pub fn draw(names: &mut Names, rng: &mut Rng) -> Vec<Costume> {
     }
 }
 
-fn dress(wardrobe: &Wardrobe, names: &mut Names, rng: &mut Rng) -> Costume {
+fn dress(wardrobe: &Wardrobe, names: &mut Names<'_>, rng: &mut Rng) -> Costume {
     let name = named(wardrobe.names, names, rng);
     let mut parameters: Vec<&Words> = wardrobe.parameters.iter().collect();
     rng.shuffle(&mut parameters);
@@ -167,7 +167,7 @@ fn dress(wardrobe: &Wardrobe, names: &mut Names, rng: &mut Rng) -> Costume {
 }
 
 /// One of the usual names, or, one time in three, one that means nothing.
-fn named(usual: &[&str], names: &mut Names, rng: &mut Rng) -> String {
+fn named(usual: &[&str], names: &mut Names<'_>, rng: &mut Rng) -> String {
     if rng.one_in(3) { names.name(rng).replace('-', "_") } else { (*rng.pick(usual)).to_owned() }
 }
 

@@ -36,19 +36,20 @@ const N_REPEATED_MAX: usize = 7;
 
 /// Names that no other name of the same world equals.
 #[derive(Debug, Default)]
-pub struct Names {
+pub struct Names<'a> {
     used: HashSet<String>,
     /// In the order in which they were given.
     given: Vec<String>,
-    has_hard: bool,
+    pieces: Option<&'a [String]>,
 }
 
-impl Names {
-    /// Names of a task as training sees it where `is_varied`: one in six is hard to copy, since its parts repeat, it
-    /// is like a name that was given before, or it is a word of the expert's own thoughts.
+impl<'a> Names<'a> {
+    /// Names of a task as training sees it where there are `pieces`: one in four is hard to copy, since it is made of
+    /// those pieces, its parts repeat, it is like a name that was given before, or it is a word of the expert's own
+    /// thoughts.
     #[must_use]
-    pub fn new(is_varied: bool) -> Self {
-        Self { has_hard: is_varied, ..Self::default() }
+    pub fn new(pieces: Option<&'a [String]>) -> Self {
+        Self { pieces, ..Self::default() }
     }
 
     /// A bare name, given once: syllables, letters or a word, sometimes with digits, `_` or `-`.
@@ -63,10 +64,9 @@ impl Names {
     }
 
     fn candidate(&self, rng: &mut Rng) -> String {
-        if !self.has_hard || !rng.one_in(6) {
-            return fresh_name(rng);
-        }
-        match (rng.below(4), self.given.is_empty()) {
+        let Some(pieces) = self.pieces.filter(|_| rng.one_in(4)) else { return fresh_name(rng) };
+        match (rng.below(8), self.given.is_empty()) {
+            (4.., _) if !pieces.is_empty() => pieced(pieces, rng),
             (0, _) => repeated(rng),
             (1, _) => (*rng.pick(SAID)).to_owned(),
             (2, false) => format!("{}{}", rng.pick(&self.given), letters(rng)),
@@ -96,7 +96,7 @@ impl Names {
             return file;
         }
         let stem = file.split('.').next().unwrap_or(&file);
-        let is_alike = self.has_hard && rng.one_in(6);
+        let is_alike = self.pieces.is_some() && rng.one_in(6);
         if is_alike { format!("{stem}/{file}") } else { format!("{}/{file}", self.name(rng)) }
     }
 
@@ -155,6 +155,13 @@ fn syllables(rng: &mut Rng) -> String {
 
 fn letters(rng: &mut Rng) -> String {
     (0..rng.within(2, 6)).map(|_| (b'a' + rng.below(26) as u8) as char).collect()
+}
+
+/// One to three pieces, so that none of the tokenizer's is too rare to be copied.
+fn pieced(pieces: &[String], rng: &mut Rng) -> String {
+    let between = *rng.pick(&["", "", "", "_", "-"]);
+    let chosen: Vec<&str> = (0..rng.within(1, 3)).map(|_| rng.pick(pieces).as_str()).collect();
+    chosen.join(between)
 }
 
 /// A few letters, each of which often comes twice in a row.
@@ -221,4 +228,23 @@ impl NumberKind {
 fn some_digits(rng: &mut Rng, n_max: usize) -> String {
     let n = rng.within(1, n_max);
     digits(rng, n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_training_are_made_of_every_piece_and_all_differ() {
+        let pieces = ["how", "pare", "qqz"].map(str::to_owned);
+        let (mut names, mut plain, mut rng) = (Names::new(Some(&pieces)), Names::new(None), Rng::at(5, 0));
+        let drawn: Vec<String> = (0..2_000).map(|_| names.name(&mut rng)).collect();
+        let distinct: HashSet<&String> = drawn.iter().collect();
+        assert_eq!(distinct.len(), drawn.len());
+        for piece in &pieces {
+            let n = drawn.iter().filter(|name| name.contains(piece.as_str())).count();
+            assert!(n > 20, "{piece} stands in {n} names");
+        }
+        assert!((0..500).all(|_| !plain.name(&mut rng).contains("qqz")));
+    }
 }

@@ -150,14 +150,10 @@ fn declarations(rng: &mut Rng) -> String {
         .map(|tool| Value::Object(tool.declaration().clone()))
         .collect();
     let mut text = Value::from(declared).to_string() + "\n";
-    let mut useful: Vec<_> = costumes.iter().filter_map(|costume| Some((costume.tool?, costume))).collect();
+    let mut useful: Vec<_> = costumes.iter().filter(|costume| costume.tool.is_some()).collect();
     rng.shuffle(&mut useful);
-    for (tool, costume) in useful {
-        let verb = match tool {
-            "search_files" => "find",
-            _ => tool.split('_').next().unwrap_or(tool),
-        };
-        let _ = writeln!(text, "{verb}\n{}", costume.naming());
+    for costume in useful {
+        let _ = writeln!(text, "{}", costume.naming());
     }
     text
 }
@@ -197,7 +193,7 @@ fn records(rng: &mut Rng, n_min: usize, n_max: usize) -> Vec<(String, String)> {
 }
 
 /// A name, key, path or number.
-fn word(names: &mut Names, rng: &mut Rng) -> String {
+fn word(names: &mut Names<'_>, rng: &mut Rng) -> String {
     match rng.below(5) {
         0 => names.key(rng),
         1 => names.path(rng),

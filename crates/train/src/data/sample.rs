@@ -183,7 +183,8 @@ fn spoil(call: &Call, rng: &mut Rng) -> Option<Call> {
     Some(wrong)
 }
 
-/// One letter or digit left out or doubled.
+/// One letter or digit left out, doubled, or it and what follows it in other letters; never a part of the text itself,
+/// which might do as well.
 fn slip(text: &str, rng: &mut Rng) -> Option<String> {
     let letters: Vec<usize> =
         text.char_indices().filter(|(_, c)| c.is_ascii_alphanumeric()).map(|(at, _)| at).collect();
@@ -193,11 +194,17 @@ fn slip(text: &str, rng: &mut Rng) -> Option<String> {
     let at = *rng.pick(&letters);
     let mut slipped = text.to_owned();
     let letter = slipped.remove(at);
-    if rng.one_in(2) {
-        slipped.insert(at, letter);
-        slipped.insert(at, letter);
+    match rng.below(3) {
+        0 => {}
+        1 => slipped.insert_str(at, &format!("{letter}{letter}")),
+        _ => {
+            slipped.truncate(at);
+            let others: String = (0..2).map(|_| (b'a' + rng.below(26) as u8) as char).collect();
+            slipped += &others;
+            slipped += text.get(at + 2..).unwrap_or_default();
+        }
     }
-    Some(slipped)
+    (!text.contains(&slipped)).then_some(slipped)
 }
 
 /// A stretch as token ids.

@@ -29,19 +29,20 @@ pub enum Stage {
 
 /// Families by how often an episode is drawn from them, in percent.
 const MIX: [(Family, usize); 6] = [
-    (Family::Sum, 23),
+    (Family::Sum, 24),
     (Family::Trail, 10),
-    (Family::Compare, 15),
-    (Family::Edit, 18),
-    (Family::Choose, 25),
-    (Family::Recover, 9),
+    (Family::Compare, 13),
+    (Family::Edit, 19),
+    (Family::Choose, 26),
+    (Family::Recover, 8),
 ];
-/// Kinds of task that are learned before the others of their family; half of them are drawn again.
-const LEARNED: [(Family, &str); 4] = [
-    (Family::Sum, "list"),
-    (Family::Choose, "copy"),
-    (Family::Choose, "calculate"),
-    (Family::Choose, "search"),
+/// Kinds of task that are learned before the others of their family, and how many in a hundred of them are drawn again.
+const LEARNED: [(Family, &str, usize); 5] = [
+    (Family::Sum, "list", 60),
+    (Family::Sum, "product", 30),
+    (Family::Choose, "copy", 50),
+    (Family::Choose, "calculate", 50),
+    (Family::Choose, "search", 50),
 ];
 /// Separates worlds that are drawn again from the first.
 const AGAIN: u64 = 0x6167_6169_6e00;
@@ -50,7 +51,7 @@ const TEXT_PERCENT: usize = 15;
 /// Of a hundred pieces of text, those of random tokens, so that no token is too rare to be copied.
 const RANDOM_PERCENT: usize = 12;
 /// Of a hundred turns, those before which a wrong call is made.
-const WRONG_CALL_PERCENT: usize = 2;
+const WRONG_CALL_PERCENT: usize = 4;
 /// Separates the streams of stages, and those of measuring, under one seed.
 const STREAMS: [u64; 4] = [0x7465_7874, 0x6570_6973, 0x7475_726e, 0x7368_6f72];
 /// Fewest and most calls of an episode that is cut short.
@@ -67,6 +68,8 @@ pub struct Stream {
     n_ids_max: usize,
     profile: Profile,
     counter: Arc<Counter>,
+    /// The tokenizer's pieces that may stand in a name.
+    pieces: Vec<String>,
 }
 
 impl Stream {
@@ -81,8 +84,11 @@ impl Stream {
         tokenizer: Arc<Tokenizer>,
     ) -> Self {
         let held_out = if is_held_out { HELD_OUT } else { 0 };
+        let pieces =
+            (0..tokenizer.n_ranks() as u32).filter_map(|id| piece(tokenizer.token_bytes(id)?)).collect();
         Self {
             stage,
+            pieces,
             seed: seed ^ STREAMS[stage as usize] ^ held_out,
             n_ids_max,
             profile: Profile::embedded(),
@@ -130,11 +136,12 @@ impl Stream {
             Stage::ShortTurns => rng.one_in(2),
             Stage::Turns => false,
         };
-        let ask = Ask { family, split: Split::Train, n_calls, is_varied: true };
+        let ask = Ask { family, split: Split::Train, n_calls, pieces: Some(&self.pieces) };
         // A seed of its own: the number that drew the family must not draw its kind of task as well.
         let seed = self.seed ^ WORLDS;
         let mut episode = families::episode(ask, seed, index);
-        if LEARNED.contains(&(family, episode.kind)) && rng.one_in(2) {
+        let learned = LEARNED.iter().find(|(of, kind, _)| (*of, *kind) == (family, episode.kind));
+        if learned.is_some_and(|(_, _, percent)| rng.percent(*percent)) {
             episode = families::episode(ask, seed ^ AGAIN, index);
         }
         let noise = Noise { wrong_call_percent: WRONG_CALL_PERCENT };
@@ -152,6 +159,12 @@ impl Stream {
         let n_over = sample.ids.len().saturating_sub(self.n_ids_max).max(n_before);
         Ok(Sequence { ids: sample.ids[n_over..].to_vec(), loss_weights: loss_weights.split_off(n_over) })
     }
+}
+
+/// A token of small letters.
+fn piece(bytes: &[u8]) -> Option<String> {
+    let is_piece = bytes.len() > 1 && bytes.iter().all(u8::is_ascii_lowercase);
+    is_piece.then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn family(rng: &mut Rng) -> Family {

@@ -104,12 +104,16 @@ impl Costume {
         properties.into_iter().flat_map(Map::keys)
     }
 
-    /// Its name, and after each parameter what that is by the agent's own name for it.
+    /// What it does in one word, its name, and after each parameter what that is by the agent's own name for it.
     #[must_use]
     pub fn naming(&self) -> String {
         let parameters: Vec<String> =
             self.names().zip(&self.real_names).map(|(name, real)| format!("{name} {real}")).collect();
-        format!("{} {}", self.declaration.name, parameters.join(", "))
+        let verb = match self.tool.unwrap_or("none") {
+            "search_files" => "find",
+            tool => tool.split('_').next().unwrap_or(tool),
+        };
+        format!("{verb} {} {}", self.declaration.name, parameters.join(", "))
     }
 }
 

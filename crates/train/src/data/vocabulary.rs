@@ -137,7 +137,7 @@ pub fn corpus(seed: u64) -> Result<Vec<String>, SessionError> {
     for index in 0..N_EPISODES {
         let family = Family::ALL[(index % Family::ALL.len() as u64) as usize];
         let mut episode = families::episode(
-            Ask { family, split: Split::Train, n_calls: None, is_varied: true },
+            Ask { family, split: Split::Train, n_calls: None, pieces: Some(&[]) },
             seed,
             index,
         );

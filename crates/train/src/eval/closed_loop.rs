@@ -45,7 +45,7 @@ impl Question {
     /// The world of an index, from 0: none that training sees.
     #[must_use]
     pub fn episode(&self, split: Split, index: u64) -> Episode {
-        let ask = Ask { family: self.family, split, n_calls: self.n_calls, is_varied: false };
+        let ask = Ask { family: self.family, split, n_calls: self.n_calls, pieces: None };
         episode(ask, self.seed ^ EVALUATION, index)
     }
 }

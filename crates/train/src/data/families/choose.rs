@@ -12,8 +12,8 @@ use crate::data::steps::{Step, calculate, list, read, search, write, wrote};
 use crate::data::tools::Kit;
 
 /// One to two calls with renamed tools.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let (file, out, folder) = (names.path(rng), names.file_of(rng, "txt"), names.name(rng));
     let (key, numbers) = (names.key(rng), NumberKind::random(rng));
     let (left, right, op) = (numbers.number(rng), numbers.number(rng), *rng.pick(&["+", "-", "*"]));
@@ -58,7 +58,7 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
     ];
     let plan = draw.form.plan(&places);
     let kit = Kit { costumes: costumes::draw(&mut names, rng), fault: None };
-    // Which tool it is and what its parameters are is said before the call, apart from their values.
+    // What the tool is to do, which it is and what its parameters are is said before the call, apart from their values.
     let naming = |step: Step, thought: &str| {
         let tool = step.call.as_ref().map_or("", |call| call.tool.as_str());
         let costume = kit.costumes.iter().find(|it| it.tool == Some(tool));

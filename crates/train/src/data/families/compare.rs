@@ -10,8 +10,8 @@ use crate::data::rng::Rng;
 use crate::data::steps::{calculate, search, write, wrote};
 
 /// Two files that both know a key.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let (file, file2, out) = (names.path(rng), names.path(rng), names.file_of(rng, "txt"));
     let key = names.key(rng);
     let (first, second) = values(draw.form.kind, rng);

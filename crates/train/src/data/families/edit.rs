@@ -9,8 +9,8 @@ use crate::data::rng::Rng;
 use crate::data::steps::{answer, edit, read};
 
 /// A file of records, one of which gets another value.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let file = names.path(rng);
     let mut records = Records::numbers(&mut names, rng, 1, 7);
     for idx in 0..records.lines.len() {
@@ -47,7 +47,7 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
 }
 
 /// A name, or a number of three digits or more, so that it seldom stands in another number.
-fn new_value(names: &mut Names, rng: &mut Rng) -> String {
+fn new_value(names: &mut Names<'_>, rng: &mut Rng) -> String {
     if rng.one_in(2) {
         return names.name(rng);
     }

@@ -16,25 +16,25 @@ use super::tools::Kit;
 
 /// What is asked of a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ask {
+pub struct Ask<'a> {
     /// The skill.
     pub family: Family,
     /// Which sentences may be drawn.
     pub split: Split,
     /// Numbers to add, files of the trail; other families have their own length. `None` draws it.
     pub n_calls: Option<usize>,
-    /// Whether the task is varied as training sees it: its form in other words, and numbers that are hard to copy;
-    /// else the form stands as it is listed.
-    pub is_varied: bool,
+    /// Where there are any, the task is varied as training sees it: its form in other words, and names and numbers
+    /// that are hard to copy, some of them made of these pieces; else the form stands as it is listed.
+    pub pieces: Option<&'a [String]>,
 }
 
 /// The world of an index under a seed: a pure function of what is asked, seed and index.
 #[must_use]
-pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
+pub fn episode(ask: Ask<'_>, seed: u64, index: u64) -> Episode {
     let mut rng = Rng::at(seed, index);
     let form = forms::draw(ask.family, ask.split, &mut rng);
-    let phrased = if ask.is_varied { form.phrased(&mut rng) } else { form.text.to_owned() };
-    let draw = Draw { form, phrased, n_calls: ask.n_calls, is_varied: ask.is_varied };
+    let phrased = if ask.pieces.is_some() { form.phrased(&mut rng) } else { form.text.to_owned() };
+    let draw = Draw { form, phrased, n_calls: ask.n_calls, pieces: ask.pieces };
     match ask.family {
         Family::Sum => sum::episode(&draw, &mut rng),
         Family::Trail => trail::episode(&draw, &mut rng),
@@ -46,12 +46,12 @@ pub fn episode(ask: Ask, seed: u64, index: u64) -> Episode {
 }
 
 /// What has been drawn before the world.
-struct Draw {
+struct Draw<'a> {
     form: &'static Form,
     /// The form in the words of this task, its places open.
     phrased: String,
     n_calls: Option<usize>,
-    is_varied: bool,
+    pieces: Option<&'a [String]>,
 }
 
 /// What a family makes.
@@ -63,7 +63,7 @@ struct World {
 }
 
 impl World {
-    fn told(self, draw: &Draw, places: &[(&str, &str)]) -> Episode {
+    fn told(self, draw: &Draw<'_>, places: &[(&str, &str)]) -> Episode {
         Episode {
             family: self.family,
             kind: draw.form.kind,

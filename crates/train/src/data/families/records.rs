@@ -14,7 +14,7 @@ const SIGNS: &[&str] = &[": ", "=", " = ", ",", " "];
 
 impl Records {
     /// Between `n_min` and `n_max` records with numbers as values.
-    pub(super) fn numbers(names: &mut Names, rng: &mut Rng, n_min: usize, n_max: usize) -> Self {
+    pub(super) fn numbers(names: &mut Names<'_>, rng: &mut Rng, n_min: usize, n_max: usize) -> Self {
         let kind = NumberKind::random(rng);
         let lines = (0..rng.within(n_min, n_max)).map(|_| (names.key(rng), kind.number(rng))).collect();
         Self { lines, sign: *rng.pick(SIGNS) }

@@ -11,7 +11,7 @@ use crate::data::steps::{Step, calculate, list, read, search, write, wrote};
 use crate::data::tools::{Fault, Kit};
 
 /// One task with one thing that goes wrong.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
     match draw.form.kind {
         "moved" => moved(draw, rng),
         "either" => either(draw, rng),
@@ -20,8 +20,8 @@ pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
 }
 
 /// The file lies in a folder: the listing tells which.
-fn moved(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+fn moved(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let (file, folder, out) = (names.file(rng), names.name(rng), names.file_of(rng, "txt"));
     let (code, path) = (names.key(rng), format!("{folder}/{file}"));
     let mut files = Files::from([(path.clone(), format!("code: {code}\n"))]);
@@ -43,8 +43,8 @@ fn moved(draw: &Draw, rng: &mut Rng) -> Episode {
 }
 
 /// Only one of two files knows the key.
-fn either(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+fn either(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let (file, file2, out) = (names.path(rng), names.path(rng), names.file_of(rng, "txt"));
     let key = names.key(rng);
     let is_first = rng.one_in(4);
@@ -71,8 +71,8 @@ fn either(draw: &Draw, rng: &mut Rng) -> Episode {
 }
 
 /// A tool does not answer at first: the same call again, once or twice.
-fn busy(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+fn busy(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let (file, out, text) = (names.path(rng), names.file_of(rng, "txt"), names.key(rng));
     let numbers = NumberKind::random(rng);
     let (left, right, sign) = (numbers.number(rng), numbers.number(rng), *rng.pick(&["+", "-"]));

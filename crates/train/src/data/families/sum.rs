@@ -33,12 +33,12 @@ const N_COLUMNS_MAX: usize = 4;
 const N_SHOWN_MAX: usize = 3;
 
 /// A list or a table, and its total.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let is_product = draw.form.kind == "product";
     let n_max = if is_product { N_FACTORS_MAX } else { N_NUMBERS_MAX };
     let n = draw.n_calls.map_or_else(|| rng.within(2, n_max), |n| n.max(1));
-    let numbers = numbers(is_product, n, draw.is_varied, rng);
+    let numbers = numbers(is_product, n, draw.pieces.is_some(), rng);
     let extension =
         if draw.form.kind == "column" { "csv" } else { *rng.pick(&["txt", "txt", "csv", "dat", "md"]) };
     let (file, out) = (names.file_of(rng, extension), names.file_of(rng, "txt"));
@@ -125,7 +125,7 @@ fn plain(numbers: &[String]) -> List {
 }
 
 /// A table with the numbers in one column, and that column's name. The thoughts show a row up to that column.
-fn table(numbers: &[String], names: &mut Names, rng: &mut Rng) -> (List, String) {
+fn table(numbers: &[String], names: &mut Names<'_>, rng: &mut Rng) -> (List, String) {
     let n_columns = rng.within(2, N_COLUMNS_MAX);
     let target = rng.below(n_columns.min(N_SHOWN_MAX));
     let header: Vec<String> = (0..n_columns).map(|_| names.name(rng)).collect();

@@ -40,8 +40,8 @@ const ASIDES: &[&str] = &[
 const N_FILES_MAX: usize = 36;
 
 /// A trail of files, one a call.
-pub(super) fn episode(draw: &Draw, rng: &mut Rng) -> Episode {
-    let mut names = Names::new(draw.is_varied);
+pub(super) fn episode(draw: &Draw<'_>, rng: &mut Rng) -> Episode {
+    let mut names = Names::new(draw.pieces);
     let n_files = draw.n_calls.unwrap_or_else(|| rng.within(2, N_FILES_MAX)).max(1);
     let paths: Vec<String> = (0..n_files).map(|_| names.path(rng)).collect();
     let (code, out) = (names.key(rng), names.file_of(rng, "txt"));
