@@ -158,7 +158,7 @@ impl QuantRows {
         self.make_room(rows.len(), n_cols);
         for (row, (codes, scales)) in rows.enumerate() {
             let (of_codes, of_groups) = spans(row, n_cols);
-            for group in 0..n_cols / GROUP {
+            for (group, scale) in scales.iter().take(n_cols / GROUP).enumerate() {
                 let even = stored_position(group * GROUP);
                 let mut sum = 0;
                 for at in [even, even + QUAD / 2] {
@@ -166,7 +166,7 @@ impl QuantRows {
                     self.codes[of_codes.clone()][at..at + GROUP / 2].copy_from_slice(part);
                     sum += part.iter().map(|code| i32::from(*code)).sum::<i32>();
                 }
-                self.scales[of_groups.start + group] = scales[group].to_f32();
+                self.scales[of_groups.start + group] = scale.to_f32();
                 self.corrections[of_groups.start + group] = -8 * sum;
             }
         }
