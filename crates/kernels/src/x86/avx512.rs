@@ -5,7 +5,7 @@
 //! (prefill) a tile of 16 rows is transposed so that lanes are rows of weights: eight instructions then make 16 group
 //! sums without a shuffle.
 
-use super::{AHEAD, Streams, ask_ahead, ask_scales_ahead, avx2, prefetch};
+use super::{AHEAD, Streams, ask_ahead, ask_scales_ahead, avx2, prefetch, prefetch_second};
 use crate::lanes::Lanes;
 use crate::quant::QuantRow;
 use crate::reference::TILE_ROWS;
@@ -239,8 +239,8 @@ impl Codes for Int4<'_> {
     #[inline(always)]
     fn prefetch(self, row: usize, group: usize) {
         let at = row * self.n_groups + group;
-        prefetch::<4>(self.packed.as_ptr().wrapping_add(at * GROUP / 2 + AHEAD));
-        prefetch::<1>(self.scales.as_ptr().wrapping_add(at + AHEAD / (GROUP / 2)).cast());
+        prefetch_second::<4>(self.packed.as_ptr().wrapping_add(at * GROUP / 2 + AHEAD));
+        prefetch_second::<1>(self.scales.as_ptr().wrapping_add(at + AHEAD / (GROUP / 2)).cast());
     }
 }
 
@@ -285,9 +285,9 @@ impl Codes for Int8<'_> {
     #[inline(always)]
     fn prefetch(self, row: usize, group: usize) {
         let at = row * self.stride + group * GROUP;
-        prefetch::<8>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
+        prefetch_second::<8>(self.codes.as_ptr().wrapping_add(at + AHEAD).cast());
         let scale = row * self.n_groups + group + AHEAD / GROUP;
-        prefetch::<1>(self.scales.as_ptr().wrapping_add(scale).cast());
+        prefetch_second::<1>(self.scales.as_ptr().wrapping_add(scale).cast());
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod avx512;
 
 use crate::versions::{Int4, Int8};
 use crate::{GROUP, QUAD};
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// Bytes ahead of the codes being read that are asked for: a stream crosses pages, where the processor's own
 /// prefetching ends.
@@ -63,12 +64,22 @@ fn ask_scales_ahead<W: Streams>(w: W, row: usize, n_rows: usize, group: usize, n
     if group < n_groups { w.ask_scales(row, group) } else { w.ask_scales(row + n_rows, 0) }
 }
 
-/// Ask for `N` lines from `at` on, wherever that is.
+/// Ask for `N` lines from `at` on, wherever that is, into the first-level cache.
 #[inline(always)]
 fn prefetch<const N: usize>(at: *const u8) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    lines::<_MM_HINT_T0, N>(at);
+}
+
+/// The same into the second-level cache: beside loads of whole lines what comes to the first too early is in the way.
+#[inline(always)]
+fn prefetch_second<const N: usize>(at: *const u8) {
+    lines::<_MM_HINT_T1, N>(at);
+}
+
+#[inline(always)]
+fn lines<const HINT: i32, const N: usize>(at: *const u8) {
     for line in 0..N {
         // SAFETY: a prefetch reads nothing that the program can see and does not fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line * 64).cast()) };
+        unsafe { _mm_prefetch::<HINT>(at.wrapping_add(line * 64).cast()) };
     }
 }
