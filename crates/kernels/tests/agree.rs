@@ -579,13 +579,14 @@ fn the_three_forms_of_attention_agree() {
 #[test]
 fn attention_of_a_row_does_not_depend_on_the_rows_beside_it() {
     const N_ROWS: usize = 9;
-    const LAST: usize = 149;
     for (form, latents) in ["bf16", "int8"].iter().flat_map(|f| ["f32", "bf16", "int8"].map(|l| (*f, l))) {
-        let mut context = Context::new(&mut Rng(3), form, LAST + 1, N_ROWS);
+        // Several spans of decode once; the other forms differ in what a block does.
+        let last = if (form, latents) == ("bf16", "f32") { 699 } else { 149 };
+        let mut context = Context::new(&mut Rng(3), form, last + 1, N_ROWS);
         for is_last_infinite in [false, true] {
             if is_last_infinite {
                 let width = context.shape.latent_width();
-                context.latents[LAST / BLOCK_TOKENS][LAST % BLOCK_TOKENS * width] = f32::INFINITY;
+                context.latents[last / BLOCK_TOKENS][last % BLOCK_TOKENS * width] = f32::INFINITY;
             }
             for is_absorbed in [true, false] {
                 let run = |cpu: &Cpu, n: usize| context.in_passes(cpu, latents, n, is_absorbed);

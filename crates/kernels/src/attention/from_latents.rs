@@ -28,9 +28,9 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
     let shape = query.shape;
     let out = Shared::new(out);
     let n_context = query.positions.iter().max().map_or(0, |p| p + 1);
+    let in_8_bits = kv_b.is_integer() && !matches!(latents, Latents::F32(_));
     cpu.pool().run(shape.n_heads, &|h| {
         let mut scratch = Scratch::take();
-        let in_8_bits = enters_in_8_bits(kv_b, latents);
         let mut head = Head::new(cpu, query, kv_b, in_8_bits, h, &mut scratch);
         for start in (0..n_context).step_by(BLOCK_TOKENS) {
             head.expand(cpu, kv_b, latents, start / BLOCK_TOKENS, BLOCK_TOKENS.min(n_context - start));
@@ -48,21 +48,21 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
 /// Bytes of the buffers that one task (a head) of [`from_latents`] takes for `n_rows` rows; at most one task a thread
 /// runs at a time.
 pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
-    size_of::<f32>() * (buffers(shape, n_rows).iter().sum::<usize>() + 2 * n_rows)
+    size_of::<f32>() * (buffers(shape, n_rows, false).iter().sum::<usize>() + 2 * n_rows)
         + QuantRows::bytes(BLOCK_TOKENS, shape.rank)
 }
 
-/// Which of [`buffers`] hold weights and latents in `f32`.
-const WEIGHTS: usize = 1;
-const LATENTS: usize = 3;
-
 /// Elements of the buffers of [`Head`], in its order.
-fn buffers(shape: &MlaShape, n_rows: usize) -> [usize; 8] {
+fn buffers(shape: &MlaShape, n_rows: usize, in_8_bits: bool) -> [usize; 8] {
+    let (weights, latents) = match in_8_bits {
+        true => (0, 0),
+        false => (shape.key_value() * shape.rank, BLOCK_TOKENS * shape.rank),
+    };
     [
         n_rows * shape.query(),
-        shape.key_value() * shape.rank,
+        weights,
         BLOCK_TOKENS * shape.latent_width(),
-        BLOCK_TOKENS * shape.rank,
+        latents,
         BLOCK_TOKENS * shape.key_value().max(ROWS),
         BLOCK_TOKENS * shape.query(),
         BLOCK_TOKENS * shape.v,
@@ -91,8 +91,8 @@ struct Head<'s> {
     /// Weighted values of every row [T, v].
     sums: &'s mut [f32],
     states: Vec<Running>,
-    /// The current block's latents in 8 bits.
-    quantized: QuantRows,
+    /// The current block's latents, where they enter in 8 bits.
+    quantized: Option<QuantRows>,
 }
 
 impl<'s> Head<'s> {
@@ -105,10 +105,7 @@ impl<'s> Head<'s> {
         scratch: &'s mut Scratch,
     ) -> Self {
         let (shape, n) = (query.shape, query.positions.len());
-        let mut sizes = buffers(&shape, n);
-        if in_8_bits {
-            (sizes[WEIGHTS], sizes[LATENTS]) = (0, 0);
-        }
+        let sizes = buffers(&shape, n, in_8_bits);
         let mut free = scratch.first(sizes.iter().sum());
         let [queries, weights, rows, latents, products, keys, values, sums] = sizes.map(|size| {
             let (part, rest) = std::mem::take(&mut free).split_at_mut(size);
@@ -126,7 +123,7 @@ impl<'s> Head<'s> {
         }
         sums.fill(0.0);
         let states = vec![Running::EMPTY; n];
-        let (head_idx, quantized) = (h, QuantRows::default());
+        let (head_idx, quantized) = (h, in_8_bits.then(QuantRows::default));
         Head {
             shape,
             head_idx,
@@ -148,16 +145,16 @@ impl<'s> Head<'s> {
         let (shape, width) = (self.shape, self.shape.latent_width());
         let cached = latents.rows(cpu, block_idx, n_tokens, width, self.rows);
         let (query, of_head) = (shape.query(), shape.key_value());
-        if enters_in_8_bits(kv_b, latents) {
+        if let Some(quantized) = &mut self.quantized {
             match latents {
                 Latents::Int8 { codes, scales } => {
                     let codes = codes[block_idx].chunks_exact(stored_width(width));
                     let scales = scales[block_idx].chunks_exact(width.div_ceil(GROUP));
-                    self.quantized.take_encoded(codes.zip(scales).take(n_tokens), shape.rank);
+                    quantized.take_encoded(codes.zip(scales).take(n_tokens), shape.rank);
                 }
-                _ => self.quantized.fill_here(cpu.isa(), cached, width, shape.rank),
+                _ => quantized.fill_here(cpu.isa(), cached, width, shape.rank),
             }
-            let x = Rows::Q8(&self.quantized).gather(0..n_tokens);
+            let x = Rows::Q8(quantized).gather(0..n_tokens);
             let (first, last) = (self.head_idx * of_head, (self.head_idx + 1) * of_head);
             let values_from = first + shape.nope;
             let parts = [
@@ -247,9 +244,4 @@ impl<'s> Head<'s> {
             }
         }
     }
-}
-
-/// Whether latents are multiplied with `kv_b` as 8-bit rows.
-fn enters_in_8_bits(kv_b: &Matrix, latents: Latents<'_>) -> bool {
-    kv_b.is_integer() && !matches!(latents, Latents::F32(_))
 }
