@@ -12,6 +12,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512,
+    /// The same with AMX tiles of 8-bit integers, on Linux.
+    Amx,
     /// 64-bit Arm with NEON.
     Neon,
     /// The same with its dot products of 8-bit codes.
@@ -20,14 +22,15 @@ pub enum Isa {
 
 impl Isa {
     /// Every set this build holds, plainest first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonDotprod];
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Amx, Isa::Neon, Isa::NeonDotprod];
 
-    /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`, `neon`, `neon-dotprod`.
+    /// The name used by flags and reports: `scalar`, `avx2`, `avx512-vnni`, `amx-int8`, `neon`, `neon-dotprod`.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512-vnni",
+            Isa::Amx => "amx-int8",
             Isa::Neon => "neon",
             Isa::NeonDotprod => "neon-dotprod",
         }
@@ -56,6 +59,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512.is_present() && crate::x86::amx::is_granted(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]
@@ -68,7 +73,7 @@ impl Isa {
     /// (see `docs/log.md`); a set that never ran is not chosen by default.
     pub fn is_verified(self) -> bool {
         match self {
-            Isa::Scalar | Isa::Avx2 | Isa::Avx512 | Isa::Neon | Isa::NeonDotprod => true,
+            Isa::Scalar | Isa::Avx2 | Isa::Avx512 | Isa::Amx | Isa::Neon | Isa::NeonDotprod => true,
         }
     }
 
@@ -130,6 +135,9 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             $crate::cpu::Isa::Avx512 => unsafe { $crate::x86::avx512::$f($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            $crate::cpu::Isa::Amx => unsafe { $crate::x86::amx::$f($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             $crate::cpu::Isa::Neon => unsafe { $crate::arm::neon::$f($($arg),*) },

@@ -2,7 +2,7 @@
 //! section 2.1.2), I the inner width of an expert.
 
 use crate::cpu::{Cpu, dispatch};
-use crate::matmul::{BAND, BLOCK, Gathered, Rows, bands, matmul, rows_per_task};
+use crate::matmul::{BAND, BLOCK, Gathered, Rows, matmul, rows_per_task};
 use crate::matrix::Matrix;
 use crate::quant::QuantRows;
 use crate::router::Chosen;
@@ -154,14 +154,15 @@ fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width
         let expert = &experts[load.expert_idx];
         let first = chunk * n_per_task;
         let mut scratch = Scratch::take();
-        for rows in bands(first..(first + n_per_task).min(width)) {
-            for (assigned, _) in load.blocks() {
+        for (assigned, _) in load.blocks() {
+            let block = x.block(cpu, assigned.clone(), &expert.gate);
+            for rows in block.bands(first..(first + n_per_task).min(width)) {
                 let n = assigned.len() * rows.len();
                 let (gate, up) = scratch.first(2 * n).split_at_mut(n);
-                x.products(cpu, assigned.clone(), &expert.gate, rows.clone(), gate);
-                x.products(cpu, assigned.clone(), &expert.up, rows.clone(), up);
+                block.products(cpu, &expert.gate, rows.clone(), gate);
+                block.products(cpu, &expert.up, rows.clone(), up);
                 dispatch!(cpu.isa(), silu_mul(gate, up));
-                for (a, gate) in assigned.zip(gate.chunks_exact(rows.len())) {
+                for (a, gate) in assigned.clone().zip(gate.chunks_exact(rows.len())) {
                     // SAFETY: this expert's rows and this range of columns belong to this task.
                     let out = unsafe { hidden.part(a * width + rows.start..a * width + rows.end) };
                     out.copy_from_slice(gate);
@@ -180,11 +181,12 @@ fn down(cpu: &Cpu, hidden: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, out
         let mut scratch = Scratch::take();
         for load in &loads.loads {
             let w = &experts[load.expert_idx].down;
-            for rows in bands(i * n_per_task..((i + 1) * n_per_task).min(n_cols)) {
-                for (assigned, which) in load.blocks() {
+            for (assigned, which) in load.blocks() {
+                let block = hidden.block(cpu, assigned.clone(), w);
+                for rows in block.bands(i * n_per_task..((i + 1) * n_per_task).min(n_cols)) {
                     let products = scratch.first(assigned.len() * rows.len());
-                    hidden.products(cpu, assigned, w, rows.clone(), products);
-                    let assignments = load.tokens[which.clone()].iter().zip(&load.weights[which]);
+                    block.products(cpu, w, rows.clone(), products);
+                    let assignments = load.tokens[which.clone()].iter().zip(&load.weights[which.clone()]);
                     for ((&t, &weight), products) in assignments.zip(products.chunks_exact(rows.len())) {
                         let first = t as usize * n_cols;
                         // SAFETY: these columns of every row belong to this task.

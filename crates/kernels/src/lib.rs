@@ -10,7 +10,7 @@
 //! operation panics or leaves out what is missing, and touches nothing outside the slice.
 //!
 //! **Definition and versions.** [`mod@reference`] holds the plain scalar form of every operation; it is the
-//! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`, `neon`) give *the same bits*:
+//! definition and is kept forever. The versions chosen at run time (`avx2`, `avx512`, `amx`, `neon`) give *the same bits*:
 //! each reduction has one written order (an inner product: [`LANES`] partial sums, folded by halves), so the result
 //! of a row depends neither on the instruction set, nor on the batch it is in, nor on the number of threads. (Two
 //! exceptions: where K is not a multiple of 16, a sum that underflowed to minus zero may come out as plus zero; and
@@ -46,6 +46,11 @@ pub mod reference;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod panels;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "no_panels.rs"]
+mod panels;
 mod shared;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod simd;

@@ -3,6 +3,7 @@
 use crate::GROUP;
 use crate::cpu::{Cpu, Isa, dispatch};
 use crate::matrix::{Matrix, MatrixData};
+use crate::panels::Panels;
 use crate::quant::{self, QuantRow, QuantRows};
 use crate::reference::{TILE_ROWS, weight_stride};
 use crate::shared::{Scratch, Shared};
@@ -16,6 +17,9 @@ const BANDS_PER_TASK: usize = 16;
 const TASKS_PER_THREAD: usize = 16;
 /// Rows of x that share one unpacking of a tile.
 pub(crate) const BLOCK: usize = 128;
+
+/// Fewest rows of x for which a panel pays.
+const PANEL_X_MIN: usize = 10;
 
 /// Activations of T rows, [T, K], in the form a product takes them.
 #[derive(Clone, Copy)]
@@ -75,18 +79,46 @@ pub(crate) enum Gathered<'a> {
 }
 
 impl Gathered<'_> {
-    /// Inner products of its rows `which` with rows `rows` of `w` (at most [`BAND`]): `out` [which, rows].
-    pub(crate) fn products(
-        &self,
-        cpu: &Cpu,
-        which: Range<usize>,
-        w: &Matrix,
-        rows: Range<usize>,
-        out: &mut [f32],
-    ) {
+    /// Its rows `which`, ready for many products with bands of `w` or of a matrix of its form and K.
+    pub(crate) fn block(&self, cpu: &Cpu, which: Range<usize>, w: &Matrix) -> Block<'_> {
         match self {
-            Gathered::F32(x) => products_f32(cpu, &x[which], w, rows, out),
-            Gathered::Q8(x) => products_q8(cpu, &x[which], w, rows, out),
+            Gathered::F32(x) => Block::F32(&x[which]),
+            Gathered::Q8(x) => {
+                let x = &x[which];
+                let is_shared = w.n_rows() >= TILE_ROWS && x.len() >= PANEL_X_MIN;
+                Block::Q8(x, if is_shared { Panels::of(cpu.isa(), x, w.n_cols() / GROUP) } else { None })
+            }
+        }
+    }
+}
+
+/// Some rows, at most [`BLOCK`], that meet one band of weights after another.
+pub(crate) enum Block<'a> {
+    F32(&'a [&'a [f32]]),
+    /// The second form for whole bands, where the processor has products for it.
+    Q8(&'a [QuantRow<'a>], Option<Panels>),
+}
+
+impl Block<'_> {
+    /// `rows` of a matrix in the bands that [`Block::products`] takes.
+    pub(crate) fn bands(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let n_most = if matches!(self, Block::Q8(_, Some(_))) { Panels::BAND } else { BAND };
+        let mut first = rows.start;
+        std::iter::from_fn(move || {
+            // Of panels as long as there are any, then others, then what is left.
+            let n_left = rows.end - first;
+            let n = if n_left >= n_most { n_most } else { n_left.min(BAND) };
+            let band = first..first + n;
+            first += n;
+            (n > 0).then_some(band)
+        })
+    }
+
+    /// Inner products of its rows with a band of `w`: `out` [T, rows].
+    pub(crate) fn products(&self, cpu: &Cpu, w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+        match self {
+            Block::F32(x) => products_f32(cpu, x, w, rows, out),
+            Block::Q8(x, panels) => products_q8(cpu, x, panels.as_ref(), w, rows, out),
         }
     }
 }
@@ -104,17 +136,18 @@ pub fn matmul(cpu: &Cpu, x: Rows<'_>, w: &Matrix, out: &mut [f32]) {
     let n_per_task = rows_per_task(cpu, n_rows.div_ceil(BAND));
     cpu.pool().run(n_rows.div_ceil(n_per_task), &|i| {
         let mut scratch = Scratch::take();
-        for rows in bands(i * n_per_task..((i + 1) * n_per_task).min(n_rows)) {
-            if n_x == 1 {
-                // SAFETY: rows of W belong to one task each.
-                x.products(cpu, 0..1, w, rows.clone(), unsafe { out.part(rows) });
-                continue;
-            }
-            for first in (0..n_x).step_by(BLOCK) {
-                let which = first..(first + BLOCK).min(n_x);
+        for first in (0..n_x).step_by(BLOCK) {
+            let which = first..(first + BLOCK).min(n_x);
+            let block = x.block(cpu, which.clone(), w);
+            for rows in block.bands(i * n_per_task..((i + 1) * n_per_task).min(n_rows)) {
+                if n_x == 1 {
+                    // SAFETY: rows of W belong to one task each.
+                    block.products(cpu, w, rows.clone(), unsafe { out.part(rows) });
+                    continue;
+                }
                 let products = scratch.first(which.len() * rows.len());
-                x.products(cpu, which.clone(), w, rows.clone(), products);
-                for (t, products) in which.zip(products.chunks_exact(rows.len())) {
+                block.products(cpu, w, rows.clone(), products);
+                for (t, products) in which.clone().zip(products.chunks_exact(rows.len())) {
                     // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
                     let out = unsafe { out.part(t * n_rows + rows.start..t * n_rows + rows.end) };
                     out.copy_from_slice(products);
@@ -143,14 +176,23 @@ fn products_f32(cpu: &Cpu, x: &[&[f32]], w: &Matrix, rows: Range<usize>, out: &m
 /// next expert's come.
 fn tile_x_min(isa: Isa, w: &Matrix) -> usize {
     match (isa, w.data()) {
-        (Isa::Avx512, MatrixData::Int8 { .. }) => 3,
+        (Isa::Avx512 | Isa::Amx, MatrixData::Int8 { .. }) => 3,
         _ => 5,
     }
 }
 
-/// Products of 8-bit rows with INT4 or 8-bit weights: by tiles where enough rows share them, else row by row.
-fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+/// Products of 8-bit rows with INT4 or 8-bit weights: by panels where there are any, by tiles where enough rows share
+/// them, else row by row.
+fn products_q8(
+    cpu: &Cpu,
+    x: &[QuantRow<'_>],
+    panels: Option<&Panels>,
+    w: &Matrix,
+    rows: Range<usize>,
+    out: &mut [f32],
+) {
     let n_rows = rows.len();
+    let panels = panels.filter(|_| n_rows.is_multiple_of(TILE_ROWS));
     let by_tile = n_rows == TILE_ROWS && x.len() >= tile_x_min(cpu.isa(), w);
     let n_groups = w.n_cols() / GROUP;
     let groups = rows.start * n_groups..rows.end * n_groups;
@@ -158,18 +200,20 @@ fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, ou
         MatrixData::Int4 { packed, scales } => {
             let packed = &packed.as_slice()[groups.start * GROUP / 2..groups.end * GROUP / 2];
             let scales = &scales.as_slice()[groups];
-            match by_tile {
-                true => dispatch!(cpu.isa(), tile_q4(x, packed, scales, out)),
-                false => dispatch!(cpu.isa(), band_q4(x, packed, scales, n_rows, out)),
+            match panels {
+                Some(panels) => panels.products_q4(packed, scales, n_rows, out),
+                None if by_tile => dispatch!(cpu.isa(), tile_q4(x, packed, scales, out)),
+                None => dispatch!(cpu.isa(), band_q4(x, packed, scales, n_rows, out)),
             }
         }
         MatrixData::Int8 { codes, scales } => {
             let stride = weight_stride(w.n_cols());
             let codes = &codes.as_slice()[rows.start * stride..rows.end * stride];
             let scales = &scales.as_slice()[groups];
-            match by_tile {
-                true => dispatch!(cpu.isa(), tile_q8(x, codes, scales, out)),
-                false => dispatch!(cpu.isa(), band_q8(x, codes, scales, n_rows, out)),
+            match panels {
+                Some(panels) => panels.products_q8(codes, scales, n_rows, out),
+                None if by_tile => dispatch!(cpu.isa(), tile_q8(x, codes, scales, out)),
+                None => dispatch!(cpu.isa(), band_q8(x, codes, scales, n_rows, out)),
             }
         }
         MatrixData::F32(_) | MatrixData::Bf16(_) => panic!("integer products need integer weights"),
@@ -178,10 +222,7 @@ fn products_q8(cpu: &Cpu, x: &[QuantRow<'_>], w: &Matrix, rows: Range<usize>, ou
 
 /// Rows of W a task takes where all tasks together have `n_bands` of them.
 pub(crate) fn rows_per_task(cpu: &Cpu, n_bands: usize) -> usize {
-    BAND * (n_bands / (cpu.pool().n_threads() * TASKS_PER_THREAD)).clamp(1, BANDS_PER_TASK)
-}
-
-/// `rows` in bands.
-pub(crate) fn bands(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    rows.clone().step_by(BAND).map(move |first| first..(first + BAND).min(rows.end))
+    let n_least = if cpu.isa() == Isa::Amx { Panels::BAND / BAND } else { 1 };
+    let n = (n_bands / (cpu.pool().n_threads() * TASKS_PER_THREAD)).clamp(1, BANDS_PER_TASK);
+    BAND * n.next_multiple_of(n_least)
 }

@@ -158,6 +158,7 @@ fn products_agree_in_every_form() {
         (1, 48, 1056),
         (5, 33, 1024),
         (17, 20, 2048),
+        (40, 48, 2656),
     ]
     .iter()
     .enumerate()

@@ -3,7 +3,7 @@
 
 use super::{Latents, MlaShape, Query, Running};
 use crate::cpu::{Cpu, dispatch};
-use crate::matmul::{Rows, bands};
+use crate::matmul::Rows;
 use crate::matrix::Matrix;
 use crate::quant::{QuantRows, dequantize_rows};
 use crate::reference::{Product, stored_width};
@@ -155,6 +155,7 @@ impl<'s> Head<'s> {
                 _ => quantized.fill_here(cpu.isa(), cached, width, shape.rank),
             }
             let x = Rows::Q8(quantized).gather(0..n_tokens);
+            let block = x.block(cpu, 0..n_tokens, kv_b);
             let (first, last) = (self.head_idx * of_head, (self.head_idx + 1) * of_head);
             let values_from = first + shape.nope;
             let parts = [
@@ -162,9 +163,9 @@ impl<'s> Head<'s> {
                 (values_from..last, &mut *self.values, shape.v),
             ];
             for (part, out, stride) in parts {
-                for rows in bands(part.clone()) {
+                for rows in block.bands(part.clone()) {
                     let products = &mut self.products[..n_tokens * rows.len()];
-                    x.products(cpu, 0..n_tokens, kv_b, rows.clone(), products);
+                    block.products(cpu, kv_b, rows.clone(), products);
                     let at = rows.start - part.start;
                     for (out, products) in out.chunks_exact_mut(stride).zip(products.chunks_exact(rows.len()))
                     {

@@ -180,9 +180,11 @@ const GROUPS: usize = LANES;
 const TILE_X: usize = 16;
 
 /// Weights of one or more rows as bytes, and how they meet 8-bit activations.
-trait Codes: Streams {
+pub(super) trait Codes: Streams {
     /// Unsigned codes of even and of odd columns from the two halves of [`Codes::raw`], transposed or not.
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2];
+    /// Signed codes of even and of odd columns from the two halves of [`Codes::raw`].
+    unsafe fn signed(raw: [__m512i; 2]) -> [__m512i; 2];
     /// The bytes of one quad, of whose groups `n <= 4` are there: packed nibbles (twice), those of the others zero, or
     /// even and odd columns.
     unsafe fn raw(self, row: usize, quad: usize, n: usize) -> [__m512i; 2];
@@ -219,6 +221,15 @@ impl Codes for Int4<'_> {
         unsafe {
             let low = _mm512_set1_epi8(15);
             [_mm512_and_si512(raw[0], low), _mm512_and_si512(_mm512_srli_epi16::<4>(raw[0]), low)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn signed(raw: [__m512i; 2]) -> [__m512i; 2] {
+        // SAFETY: arithmetic only; a nibble is its value + 8.
+        unsafe {
+            let ([even, odd], eight) = (Self::split(raw), _mm512_set1_epi8(8));
+            [_mm512_sub_epi8(even, eight), _mm512_sub_epi8(odd, eight)]
         }
     }
 
@@ -268,6 +279,11 @@ impl Codes for Int8<'_> {
     unsafe fn split(raw: [__m512i; 2]) -> [__m512i; 2] {
         // SAFETY: arithmetic only; w + 128 as unsigned.
         unsafe { raw.map(|codes| _mm512_xor_si512(codes, _mm512_set1_epi8(-128))) }
+    }
+
+    #[inline(always)]
+    unsafe fn signed(raw: [__m512i; 2]) -> [__m512i; 2] {
+        raw
     }
 
     #[inline(always)]
@@ -412,7 +428,7 @@ unsafe fn band<C: Codes>(x: &[QuantRow<'_>], w: C, n_rows: usize, n_groups: usiz
 
 /// Word j of row i to word i of row j.
 #[inline(always)]
-unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+pub(super) unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     // SAFETY: arithmetic only.
     unsafe {
         let mut pairs = [_mm512_setzero_si512(); 16];
@@ -450,7 +466,7 @@ unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
 }
 
 /// Running sums of one row of x with 16 rows of weights: 16 rows for each of the 16 lanes of the definition.
-type Sums = [__m512; LANES];
+pub(super) type Sums = [__m512; LANES];
 
 /// Words of one group of 16 rows: even and odd codes of four columns each.
 type Words = [[__m512i; 2]; 4];
@@ -600,7 +616,7 @@ unsafe fn tile_group<C: Codes>(
 
 /// The sum of 16 lanes folded by halves, for 16 rows at once.
 #[inline(always)]
-unsafe fn fold_lanes(mut lanes: Sums) -> __m512 {
+pub(super) unsafe fn fold_lanes(mut lanes: Sums) -> __m512 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

@@ -1,8 +1,9 @@
 //! Versions for x86-64: the same bits as [`crate::reference`], more lanes at a time.
 //!
 //! The staircase: `avx2` keeps 16 lanes in two registers and sums products of 8-bit codes by `maddubs` and
-//! `madd`; `avx512` keeps them in one and sums by `vpdpbusd`.
+//! `madd`; `avx512` keeps them in one and sums by `vpdpbusd`; `amx` is the same but for many rows by many.
 
+pub(crate) mod amx;
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 

@@ -71,8 +71,8 @@ pub(crate) struct RunArgs {
     /// Threads to compute on [default: the setting `threads`, else all cores]
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
-    /// Instruction set of the kernels: scalar, avx2, avx512-vnni, neon or neon-dotprod [default: the widest that this
-    /// processor has]
+    /// Instruction set of the kernels: scalar, avx2, avx512-vnni, amx-int8, neon or neon-dotprod [default: the widest that
+    /// this processor has]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
     /// What is kept of a token on the fast path: its latent in BF16, or in 8 bits with a scale a group of 32
