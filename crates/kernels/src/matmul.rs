@@ -18,9 +18,6 @@ const TASKS_PER_THREAD: usize = 16;
 /// Rows of x that share one unpacking of a tile.
 pub(crate) const BLOCK: usize = 128;
 
-/// Fewest rows of x for which a panel pays.
-const PANEL_X_MIN: usize = 10;
-
 /// Activations of T rows, [T, K], in the form a product takes them.
 #[derive(Clone, Copy)]
 pub enum Rows<'a> {
@@ -85,7 +82,7 @@ impl Gathered<'_> {
             Gathered::F32(x) => Block::F32(&x[which]),
             Gathered::Q8(x) => {
                 let x = &x[which];
-                let is_shared = w.n_rows() >= TILE_ROWS && x.len() >= PANEL_X_MIN;
+                let is_shared = w.n_rows() >= TILE_ROWS && x.len() >= panel_x_min(w);
                 Block::Q8(x, if is_shared { Panels::of(cpu.isa(), x, w.n_cols() / GROUP) } else { None })
             }
         }
@@ -178,6 +175,14 @@ fn tile_x_min(isa: Isa, w: &Matrix) -> usize {
     match (isa, w.data()) {
         (Isa::Avx512 | Isa::Amx, MatrixData::Int8 { .. }) => 3,
         _ => 5,
+    }
+}
+
+/// Fewest rows of x for which panels pay: for INT4, the form of experts, more than one panel well filled.
+fn panel_x_min(w: &Matrix) -> usize {
+    match w.data() {
+        MatrixData::Int8 { .. } => 10,
+        _ => 24,
     }
 }
 

@@ -13,7 +13,7 @@
 
 pub(crate) use super::avx512::*;
 
-use super::{ask_ahead, ask_scales_ahead, prefetch};
+use super::{ask_ahead, ask_scales_ahead, prefetch, prefetch_second};
 use crate::panels::{PANEL_ROWS, PanelGroup, Panels, group_place, n_places};
 use crate::quant::QuantRow;
 use crate::reference::{LINE, TILE_ROWS};
@@ -239,6 +239,8 @@ struct Lane<const N_RIGHT: usize> {
     n: usize,
     /// Groups from the first of these panels to that of the next ones.
     next_panels: usize,
+    /// What of the next rows of weights is to be asked for meanwhile: from where on, and lines for each group.
+    next_rows: (*const u8, usize),
     /// The lane's sums of each panel with each tile.
     to: [[*mut [__m512; TILE_ROWS]; N_LEFT]; N_RIGHT],
 }
@@ -278,6 +280,7 @@ impl<const N_RIGHT: usize> Lane<N_RIGHT> {
     }
 
     /// Ask for the panels' groups [`GROUPS_AHEAD`] of the one at `at`; past the lane's end, for those of the next panels.
+    /// For a part of the next rows of weights, too: they come from memory while these are multiplied.
     /// (To ask for those of the weights, too, costs more than it brings.)
     #[inline(always)]
     fn ask_ahead(&self, at: usize) {
@@ -285,6 +288,10 @@ impl<const N_RIGHT: usize> Lane<N_RIGHT> {
         let ahead = if ahead < self.n { ahead } else { ahead - self.n + self.next_panels };
         for right in self.right {
             prefetch::<{ size_of::<PanelGroup>() / LINE }>(right.wrapping_add(ahead).cast());
+        }
+        let (next, n_lines) = self.next_rows;
+        for line in 0..n_lines {
+            prefetch_second::<1>(next.wrapping_add((at * n_lines + line) * LINE));
         }
     }
 
@@ -390,6 +397,7 @@ unsafe fn lane_of<const N_RIGHT: usize>(
     x: &Panels,
     panel_idx: usize,
     tiles: [*const GroupPair; N_LEFT],
+    next_rows: (*const u8, usize),
     sums: *mut PanelSums,
     lane: usize,
 ) -> Lane<N_RIGHT> {
@@ -400,6 +408,7 @@ unsafe fn lane_of<const N_RIGHT: usize>(
         right: [x.panel(panel_idx).as_ptr(); N_RIGHT],
         n: (n_groups + LANES - 1 - lane) / LANES,
         next_panels: N_RIGHT * n_places(n_groups),
+        next_rows,
         to: [[std::ptr::null_mut(); N_LEFT]; N_RIGHT],
     };
     // SAFETY: tiles and panels have a place for every group, `sums` one for every panel with each tile, by the caller.
@@ -430,6 +439,8 @@ unsafe fn panels<C: Codes>(x: &Panels, w: C, n_rows: usize, n_groups: usize, out
     sums.clear();
     sums.reserve(N_LEFT * n_panels);
     let (first, sums_at) = (unpacked.as_mut_ptr(), sums.as_mut_ptr());
+    let (next, n_bytes) = w.next_rows(n_rows);
+    let n_lines = n_bytes.div_ceil(n_groups * LINE);
     // SAFETY: `w` has `n_rows` rows of `n_groups` by the caller; there is room for two tiles, and for each panel's sums
     // with each of them. A single tile of weights stands in for its neighbour, whose sums nobody reads.
     unsafe {
@@ -439,11 +450,14 @@ unsafe fn panels<C: Codes>(x: &Panels, w: C, n_rows: usize, n_groups: usize, out
         let tiles = [first.cast_const(), first.add((n_tiles - 1) * n_pairs(n_groups))];
         let configured = Configured::take(&OF_GROUPS);
         for lane in 0..LANES {
+            // Once, beside the first panels.
+            let mut next_rows = (next.wrapping_add(group_place(lane, n_groups) * n_lines * LINE), n_lines);
             for panel in (0..n_panels).step_by(2) {
                 match n_panels - panel {
-                    1 => lane_of::<1>(x, panel, tiles, sums_at, lane).sum(),
-                    _ => lane_of::<2>(x, panel, tiles, sums_at, lane).sum(),
+                    1 => lane_of::<1>(x, panel, tiles, next_rows, sums_at, lane).sum(),
+                    _ => lane_of::<2>(x, panel, tiles, next_rows, sums_at, lane).sum(),
                 }
+                next_rows.1 = 0;
             }
         }
         drop(configured);

@@ -25,6 +25,8 @@ trait Streams: Copy {
     fn ask_quad(self, row: usize, quad: usize);
     /// Ask for the scales from `group` of a row on.
     fn ask_scales(self, row: usize, group: usize);
+    /// What is worth asking for while `n_rows` rows are multiplied: where the codes of as many more stand, and their bytes.
+    fn next_rows(self, n_rows: usize) -> (*const u8, usize);
 }
 
 impl Streams for Int4<'_> {
@@ -38,6 +40,12 @@ impl Streams for Int4<'_> {
     fn ask_scales(self, row: usize, group: usize) {
         prefetch::<1>(self.scales.as_ptr().wrapping_add(row * self.n_groups + group).cast());
     }
+
+    #[inline(always)]
+    fn next_rows(self, n_rows: usize) -> (*const u8, usize) {
+        let n_bytes = n_rows * self.n_groups * (GROUP / 2);
+        (self.packed.as_ptr().wrapping_add(n_bytes), n_bytes)
+    }
 }
 
 impl Streams for Int8<'_> {
@@ -49,6 +57,12 @@ impl Streams for Int8<'_> {
     #[inline(always)]
     fn ask_scales(self, row: usize, group: usize) {
         prefetch::<1>(self.scales.as_ptr().wrapping_add(row * self.n_groups + group).cast());
+    }
+
+    /// Nothing: twice the bytes, and asking for them took longer than it saved.
+    #[inline(always)]
+    fn next_rows(self, _n_rows: usize) -> (*const u8, usize) {
+        (self.codes.as_ptr().cast(), 0)
     }
 }
 
