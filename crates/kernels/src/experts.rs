@@ -2,7 +2,7 @@
 //! section 2.1.2), I the inner width of an expert.
 
 use crate::cpu::{Cpu, dispatch};
-use crate::matmul::{BAND, BLOCK, Gathered, Rows, matmul, rows_per_task};
+use crate::matmul::{BAND, Gathered, Rows, matmul, rows_per_task};
 use crate::matrix::Matrix;
 use crate::quant::QuantRows;
 use crate::router::Chosen;
@@ -42,12 +42,9 @@ struct Load {
 }
 
 impl Load {
-    /// Its assignments, at most [`BLOCK`] at a time: their places in the intermediate buffer, and in the load.
-    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        (0..self.tokens.len()).step_by(BLOCK).map(|at| {
-            let end = (at + BLOCK).min(self.tokens.len());
-            (self.first + at..self.first + end, at..end)
-        })
+    /// Its assignments: their places in the intermediate buffer.
+    fn assigned(&self) -> Range<usize> {
+        self.first..self.first + self.tokens.len()
     }
 }
 
@@ -96,6 +93,11 @@ impl Loads {
         self.loads.iter().map(|load| load.expert_idx)
     }
 
+    /// Whether the rows of some expert meet a matrix such as `w` in panels.
+    fn any_in_panels(&self, cpu: &Cpu, x: &Gathered<'_>, w: &Matrix) -> bool {
+        self.loads.iter().any(|load| x.takes_panels(cpu, load.tokens.len(), w))
+    }
+
     /// The row of every assignment.
     fn tokens(&self) -> impl Iterator<Item = usize> {
         self.loads.iter().flat_map(|load| load.tokens.iter().map(|&t| t as usize))
@@ -140,7 +142,8 @@ pub fn routed(
 
 /// `hidden[a] = silu(gate(x[a])) * up(x[a])` for every assignment a, all experts in one list of tasks.
 fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width: usize, hidden: &mut [f32]) {
-    let n_per_task = rows_per_task(cpu, loads.loads.len() * width.div_ceil(BAND));
+    let in_panels = loads.any_in_panels(cpu, x, &experts[loads.loads[0].expert_idx].gate);
+    let n_per_task = rows_per_task(cpu, loads.loads.len() * width.div_ceil(BAND), in_panels);
     let (n_chunks, n_loads) = (width.div_ceil(n_per_task), loads.loads.len());
     // Over several nodes the same rows of every expert come first, so that each node has its part of each expert.
     let is_split = cpu.pool().n_nodes() > 1;
@@ -154,21 +157,19 @@ fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width
         let expert = &experts[load.expert_idx];
         let first = chunk * n_per_task;
         let mut scratch = Scratch::take();
-        for (assigned, _) in load.blocks() {
-            let block = x.block(cpu, assigned.clone(), &expert.gate);
-            for rows in block.bands(first..(first + n_per_task).min(width)) {
-                let n = assigned.len() * rows.len();
-                let (gate, up) = scratch.first(2 * n).split_at_mut(n);
-                block.products(cpu, &expert.gate, rows.clone(), gate);
-                block.products(cpu, &expert.up, rows.clone(), up);
-                dispatch!(cpu.isa(), silu_mul(gate, up));
-                for (a, gate) in assigned.clone().zip(gate.chunks_exact(rows.len())) {
-                    // SAFETY: this expert's rows and this range of columns belong to this task.
-                    let out = unsafe { hidden.part(a * width + rows.start..a * width + rows.end) };
-                    out.copy_from_slice(gate);
-                }
+        let of_task = first..(first + n_per_task).min(width);
+        x.each_band(cpu, load.assigned(), &expert.gate, of_task, |block, assigned, rows| {
+            let n = assigned.len() * rows.len();
+            let (gate, up) = scratch.first(2 * n).split_at_mut(n);
+            block.products(cpu, &expert.gate, rows.clone(), gate);
+            block.products(cpu, &expert.up, rows.clone(), up);
+            dispatch!(cpu.isa(), silu_mul(gate, up));
+            for (a, gate) in assigned.zip(gate.chunks_exact(rows.len())) {
+                // SAFETY: this expert's rows and this range of columns belong to this task.
+                let out = unsafe { hidden.part(a * width + rows.start..a * width + rows.end) };
+                out.copy_from_slice(gate);
             }
-        }
+        });
     });
 }
 
@@ -176,25 +177,24 @@ fn gate_up(cpu: &Cpu, x: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, width
 fn down(cpu: &Cpu, hidden: &Gathered<'_>, experts: &[SwiGlu], loads: &Loads, out: &mut [f32]) {
     let Some(n_cols) = experts.first().map(|expert| expert.down.n_rows()) else { return };
     let out = Shared::new(out);
-    let n_per_task = rows_per_task(cpu, n_cols.div_ceil(BAND));
+    let in_panels = loads.any_in_panels(cpu, hidden, &experts[loads.loads[0].expert_idx].down);
+    let n_per_task = rows_per_task(cpu, n_cols.div_ceil(BAND), in_panels);
     cpu.pool().run(n_cols.div_ceil(n_per_task), &|i| {
         let mut scratch = Scratch::take();
         for load in &loads.loads {
             let w = &experts[load.expert_idx].down;
-            for (assigned, which) in load.blocks() {
-                let block = hidden.block(cpu, assigned.clone(), w);
-                for rows in block.bands(i * n_per_task..((i + 1) * n_per_task).min(n_cols)) {
-                    let products = scratch.first(assigned.len() * rows.len());
-                    block.products(cpu, w, rows.clone(), products);
-                    let assignments = load.tokens[which.clone()].iter().zip(&load.weights[which.clone()]);
-                    for ((&t, &weight), products) in assignments.zip(products.chunks_exact(rows.len())) {
-                        let first = t as usize * n_cols;
-                        // SAFETY: these columns of every row belong to this task.
-                        let out = unsafe { out.part(first + rows.start..first + rows.end) };
-                        dispatch!(cpu.isa(), axpy(weight, products, out));
-                    }
+            let of_task = i * n_per_task..((i + 1) * n_per_task).min(n_cols);
+            hidden.each_band(cpu, load.assigned(), w, of_task, |block, assigned, rows| {
+                let products = scratch.first(assigned.len() * rows.len());
+                block.products(cpu, w, rows.clone(), products);
+                for (a, products) in assigned.zip(products.chunks_exact(rows.len())) {
+                    let (t, weight) = (load.tokens[a - load.first], load.weights[a - load.first]);
+                    let first = t as usize * n_cols;
+                    // SAFETY: these columns of every row belong to this task.
+                    let out = unsafe { out.part(first + rows.start..first + rows.end) };
+                    dispatch!(cpu.isa(), axpy(weight, products, out));
                 }
-            }
+            });
         }
     });
 }

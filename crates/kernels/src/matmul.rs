@@ -16,7 +16,7 @@ const BANDS_PER_TASK: usize = 16;
 /// Tasks a thread should find at least, so that none waits long for another at the end.
 const TASKS_PER_THREAD: usize = 16;
 /// Rows of x that share one unpacking of a tile.
-pub(crate) const BLOCK: usize = 128;
+const BLOCK: usize = 128;
 
 /// Activations of T rows, [T, K], in the form a product takes them.
 #[derive(Clone, Copy)]
@@ -76,15 +76,52 @@ pub(crate) enum Gathered<'a> {
 }
 
 impl Gathered<'_> {
+    /// Whether `n_x` of its rows meet a matrix such as `w` in panels.
+    pub(crate) fn takes_panels(&self, cpu: &Cpu, n_x: usize, w: &Matrix) -> bool {
+        cpu.isa() == Isa::Amx && matches!(self, Gathered::Q8(_)) && n_x >= panel_x_min(w)
+    }
+
+    /// Its rows `which` in blocks, each with every band of `rows` of a matrix such as `w`: `f` gets a block, its rows, and
+    /// a band.
+    ///
+    /// A block in panels meets all bands before the next one is packed; without panels a band meets all blocks while it
+    /// is near.
+    pub(crate) fn each_band(
+        &self,
+        cpu: &Cpu,
+        which: Range<usize>,
+        w: &Matrix,
+        rows: Range<usize>,
+        mut f: impl FnMut(&Block<'_>, Range<usize>, Range<usize>),
+    ) {
+        let blocks = || which.clone().step_by(BLOCK).map(|at| at..(at + BLOCK).min(which.end));
+        if self.takes_panels(cpu, which.len(), w) && rows.len() >= TILE_ROWS {
+            for which in blocks() {
+                let block = self.block(cpu, which.clone(), w);
+                block.bands(rows.clone()).for_each(|band| f(&block, which.clone(), band));
+            }
+        } else {
+            for band in bands(rows, BAND) {
+                blocks().for_each(|which| f(&self.unpacked(which.clone()), which, band.clone()));
+            }
+        }
+    }
+
     /// Its rows `which`, ready for many products with bands of `w` or of a matrix of its form and K.
     pub(crate) fn block(&self, cpu: &Cpu, which: Range<usize>, w: &Matrix) -> Block<'_> {
         match self {
-            Gathered::F32(x) => Block::F32(&x[which]),
-            Gathered::Q8(x) => {
+            Gathered::Q8(x) if self.takes_panels(cpu, which.len(), w) => {
                 let x = &x[which];
-                let is_shared = w.n_rows() >= TILE_ROWS && x.len() >= panel_x_min(w);
-                Block::Q8(x, if is_shared { Panels::of(cpu.isa(), x, w.n_cols() / GROUP) } else { None })
+                Block::Q8(x, Panels::of(cpu.isa(), x, w.n_cols() / GROUP))
             }
+            _ => self.unpacked(which),
+        }
+    }
+
+    fn unpacked(&self, which: Range<usize>) -> Block<'_> {
+        match self {
+            Gathered::F32(x) => Block::F32(&x[which]),
+            Gathered::Q8(x) => Block::Q8(&x[which], None),
         }
     }
 }
@@ -99,16 +136,7 @@ pub(crate) enum Block<'a> {
 impl Block<'_> {
     /// `rows` of a matrix in the bands that [`Block::products`] takes.
     pub(crate) fn bands(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let n_most = if matches!(self, Block::Q8(_, Some(_))) { Panels::BAND } else { BAND };
-        let mut first = rows.start;
-        std::iter::from_fn(move || {
-            // Of panels as long as there are any, then others, then what is left.
-            let n_left = rows.end - first;
-            let n = if n_left >= n_most { n_most } else { n_left.min(BAND) };
-            let band = first..first + n;
-            first += n;
-            (n > 0).then_some(band)
-        })
+        bands(rows, if matches!(self, Block::Q8(_, Some(_))) { Panels::BAND } else { BAND })
     }
 
     /// Inner products of its rows with a band of `w`: `out` [T, rows].
@@ -130,27 +158,24 @@ pub fn matmul(cpu: &Cpu, x: Rows<'_>, w: &Matrix, out: &mut [f32]) {
     assert_eq!(out.len(), n_x * n_rows, "out is T rows of N");
     let out = Shared::new(out);
     let x = x.gather(0..n_x);
-    let n_per_task = rows_per_task(cpu, n_rows.div_ceil(BAND));
+    let n_per_task = rows_per_task(cpu, n_rows.div_ceil(BAND), x.takes_panels(cpu, n_x, w));
     cpu.pool().run(n_rows.div_ceil(n_per_task), &|i| {
         let mut scratch = Scratch::take();
-        for first in (0..n_x).step_by(BLOCK) {
-            let which = first..(first + BLOCK).min(n_x);
-            let block = x.block(cpu, which.clone(), w);
-            for rows in block.bands(i * n_per_task..((i + 1) * n_per_task).min(n_rows)) {
-                if n_x == 1 {
-                    // SAFETY: rows of W belong to one task each.
-                    block.products(cpu, w, rows.clone(), unsafe { out.part(rows) });
-                    continue;
-                }
-                let products = scratch.first(which.len() * rows.len());
-                block.products(cpu, w, rows.clone(), products);
-                for (t, products) in which.clone().zip(products.chunks_exact(rows.len())) {
-                    // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
-                    let out = unsafe { out.part(t * n_rows + rows.start..t * n_rows + rows.end) };
-                    out.copy_from_slice(products);
-                }
+        let of_task = i * n_per_task..((i + 1) * n_per_task).min(n_rows);
+        x.each_band(cpu, 0..n_x, w, of_task, |block, which, rows| {
+            if n_x == 1 {
+                // SAFETY: rows of W belong to one task each.
+                block.products(cpu, w, rows.clone(), unsafe { out.part(rows) });
+                return;
             }
-        }
+            let products = scratch.first(which.len() * rows.len());
+            block.products(cpu, w, rows.clone(), products);
+            for (t, products) in which.zip(products.chunks_exact(rows.len())) {
+                // SAFETY: rows of W belong to one task each, so each (t, n) is written once.
+                let out = unsafe { out.part(t * n_rows + rows.start..t * n_rows + rows.end) };
+                out.copy_from_slice(products);
+            }
+        });
     });
 }
 
@@ -225,9 +250,21 @@ fn products_q8(
     }
 }
 
-/// Rows of W a task takes where all tasks together have `n_bands` of them.
-pub(crate) fn rows_per_task(cpu: &Cpu, n_bands: usize) -> usize {
-    let n_least = if cpu.isa() == Isa::Amx { Panels::BAND / BAND } else { 1 };
+/// Rows of W a task takes where all tasks together have `n_bands` of them: whole bands of panels where there are any.
+pub(crate) fn rows_per_task(cpu: &Cpu, n_bands: usize, in_panels: bool) -> usize {
+    let n_least = if in_panels { Panels::BAND / BAND } else { 1 };
     let n = (n_bands / (cpu.pool().n_threads() * TASKS_PER_THREAD)).clamp(1, BANDS_PER_TASK);
     BAND * n.next_multiple_of(n_least)
+}
+
+/// `rows` in bands of `n_most` as long as there are as many, then of [`BAND`], then what is left.
+fn bands(rows: Range<usize>, n_most: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut first = rows.start;
+    std::iter::from_fn(move || {
+        let n_left = rows.end - first;
+        let n = if n_left >= n_most { n_most } else { n_left.min(BAND) };
+        let band = first..first + n;
+        first += n;
+        (n > 0).then_some(band)
+    })
 }
