@@ -46,7 +46,7 @@ pub fn from_latents(cpu: &Cpu, query: &Query<'_>, kv_b: &Matrix, latents: Latent
 }
 
 /// Bytes of the buffers that one task (a head) of [`from_latents`] takes for `n_rows` rows; at most one task a thread
-/// runs at a time.
+/// runs at a time. What AMX packs beside them, up to 4 MB a thread for all products, is not counted.
 pub fn from_latents_bytes(shape: &MlaShape, n_rows: usize) -> usize {
     size_of::<f32>() * (buffers(shape, n_rows, false).iter().sum::<usize>() + 2 * n_rows)
         + QuantRows::bytes(BLOCK_TOKENS, shape.rank)

@@ -1,10 +1,10 @@
 //! AMX: a group of 32 columns of 16 rows of weights by 16 rows of x in one instruction (`tdpbssd`; Intel 64 and IA-32
 //! Architectures Software Developer's Manual, volume 1, chapter 18). All else is AVX-512's.
 //!
-//! Weights are the left tile: their rows as they stand in memory, but for nibbles that come apart. Rows of x are the
-//! right one, in panels whose words are transposed once for many tiles of weights. The sums of a group leave the tile as
-//! integers, get their scales in the registers of AVX-512, and go to the lane of the definition: all groups of one lane
-//! come one after the other, so that its sums stay in registers.
+//! Weights are the left tile: a row's codes of a group side by side, nibbles taken apart. Rows of x are the right one, in
+//! panels whose words are transposed once for many tiles of weights. The sums of a group leave the tile as integers, get
+//! their scales in the registers of AVX-512, and go to the lane of the definition: all groups of one lane come one after
+//! the other, so that its sums stay in registers.
 //!
 //! The intrinsics of tiles are not stable: inline assembly.
 
