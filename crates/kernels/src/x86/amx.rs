@@ -114,7 +114,7 @@ pub(crate) fn pack_panel(x: &[QuantRow<'_>], n_groups: usize, out: &mut [MaybeUn
     unsafe {
         // Groups that are not there stand behind the others of their lane.
         for group in n_groups..n_places(n_groups) {
-            out.add(group_place(group, n_places(n_groups))).write_bytes(0, 1);
+            out.add(group_place(group, n_groups)).write_bytes(0, 1);
         }
         for base in (0..n_groups).step_by(LANES) {
             let mut rows = [_mm512_setzero_si512(); PANEL_ROWS];
@@ -207,7 +207,6 @@ unsafe fn unpack<C: Codes>(w: C, first_row: usize, n_groups: usize, out: *mut Gr
 const N_LEFT: usize = 2;
 /// Groups whose sums are taken from the tiles before they get their scales.
 const N_AT_ONCE: usize = 4;
-
 /// Groups of a lane ahead of those being multiplied that are asked for.
 const GROUPS_AHEAD: usize = 2;
 
@@ -280,8 +279,8 @@ impl<const N_RIGHT: usize> Lane<N_RIGHT> {
     }
 
     /// Ask for the panels' groups [`GROUPS_AHEAD`] of the one at `at`; past the lane's end, for those of the next panels.
-    /// For a part of the next rows of weights, too: they come from memory while these are multiplied.
-    /// (To ask for those of the weights, too, costs more than it brings.)
+    /// And for a part of the rows of weights that come next: they leave memory while these are multiplied. To ask for the
+    /// unpacked weights costs more than it brings.
     #[inline(always)]
     fn ask_ahead(&self, at: usize) {
         let ahead = at + GROUPS_AHEAD;
