@@ -332,13 +332,16 @@ pub fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     }
 }
 
-/// Attention logits of queries [T, D] against keys [J, D], D = `width`, with the rotated part from column `nope` on:
-/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`, `out` [T, J].
-pub fn scores(q: &[f32], keys: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]) {
-    let n_k = keys.len() / width;
-    for (q, out) in q.chunks_exact(width).zip(out.chunks_exact_mut(n_k)) {
-        for (k, out) in keys.chunks_exact(width).zip(out) {
-            *out = (dot(&q[..nope], &k[..nope]) + dot(&q[nope..], &k[nope..])) * scale;
+/// Attention logits of queries [T, D] against J keys, D = `width`, with the rotated part from column `nope` on:
+/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`, `out` [T, J]. The keys stand in panels of 16 side by
+/// side, [J / 16, D, 16], the last one filled up.
+pub fn scores(q: &[f32], panels: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]) {
+    let n_keys = out.len() / (q.len() / width).max(1);
+    for j in 0..n_keys {
+        let panel = &panels[j / LANES * LANES * width..][..LANES * width];
+        let key: Vec<f32> = panel.iter().skip(j % LANES).step_by(LANES).copied().collect();
+        for (q, out) in q.chunks_exact(width).zip(out.chunks_exact_mut(n_keys)) {
+            out[j] = (dot(&q[..nope], &key[..nope]) + dot(&q[nope..], &key[nope..])) * scale;
         }
     }
 }

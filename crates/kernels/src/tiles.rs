@@ -147,35 +147,97 @@ pub(crate) unsafe fn products<L: Lanes>(x: &[f32], w: &[f32], k: usize, out: &mu
     }
 }
 
+/// Query rows of a tile of [`scores`], where registers are wide.
+const SCORED_ROWS: usize = 4;
+/// Lanes of a `dot` that [`scores`] holds at a time: those that meet when 16 are folded to 8 and to 4.
+const FOLDED: usize = LANES / 4;
+
+/// Inner products of `T` rows of `len` values with 16 keys that stand side by side in `panel` [len, 16]: what
+/// [`dot`] gives, its lanes being rows of the panel here.
+#[inline(always)]
+unsafe fn panel_dots<L: Lanes, const T: usize>(
+    q: *const f32,
+    width: usize,
+    panel: *const f32,
+    len: usize,
+) -> [L; T] {
+    // SAFETY: `T` rows of `len` values, `width` apart, and the panel's are readable by the caller.
+    unsafe {
+        let mut folded = [[L::splat(0.0); T]; FOLDED];
+        for (first, folded) in folded.iter_mut().enumerate() {
+            let mut sums = [[L::splat(0.0); T]; FOLDED];
+            for block in (first..len).step_by(LANES) {
+                for i in 0..FOLDED {
+                    let at = block + i * FOLDED;
+                    if at < len {
+                        let keys = L::load(panel.add(at * LANES));
+                        for t in 0..T {
+                            sums[i][t] = L::splat(*q.add(t * width + at)).fma(keys, sums[i][t]);
+                        }
+                    }
+                }
+            }
+            for t in 0..T {
+                folded[t] = sums[0][t].add(sums[2][t]).add(sums[1][t].add(sums[3][t]));
+            }
+        }
+        let mut out = [L::splat(0.0); T];
+        for t in 0..T {
+            out[t] = folded[0][t].add(folded[2][t]).add(folded[1][t].add(folded[3][t]));
+        }
+        out
+    }
+}
+
+/// Scores of `T` rows against one panel of 16 keys, the first `n` of them stored.
+#[inline(always)]
+unsafe fn score_panel<L: Lanes, const T: usize>(
+    q: *const f32,
+    [nope, width]: [usize; 2],
+    panel: *const f32,
+    scale: f32,
+    (out, stride, n): (*mut f32, usize, usize),
+) {
+    // SAFETY: `T` rows, a panel and `n <= 16` scores of each row from `out` on are in bounds by the caller.
+    unsafe {
+        let by_content = panel_dots::<L, T>(q, width, panel, nope);
+        let by_place = panel_dots::<L, T>(q.add(nope), width, panel.add(nope * LANES), width - nope);
+        for t in 0..T {
+            let score = by_content[t].add(by_place[t]).mul(L::splat(scale));
+            store(score, out.add(t * stride), n);
+        }
+    }
+}
+
 #[inline(always)]
 pub(crate) unsafe fn scores<L: Lanes>(
     q: &[f32],
-    keys: &[f32],
+    panels: &[f32],
     nope: usize,
     width: usize,
     scale: f32,
     out: &mut [f32],
 ) {
-    let (n_q, n_k) = (q.len() / width, keys.len() / width);
-    assert!(nope <= width && q.len() == n_q * width && keys.len() == n_k * width && out.len() == n_q * n_k);
-    let (qp, kp, op) = (q.as_ptr(), keys.as_ptr(), out.as_mut_ptr());
-    for_each_tile! { (n_q, n_k), |t, n|
-        whole {
-            // SAFETY: four rows from `t` and from `n` exist on each side, and their scores in `out`.
-            unsafe {
-                let (q, k) = (qp.add(t * width), kp.add(n * width));
-                let by_content = tile::<L>(q, width, k, width, nope);
-                let by_place = tile::<L>(q.add(nope), width, k.add(nope), width, width - nope);
-                store_tile(by_content.add(by_place).mul(L::splat(scale)), op.add(t * n_k + n), n_k);
+    let n_q = q.len() / width;
+    let n_keys = out.len() / n_q.max(1);
+    assert!(nope <= width && q.len() == n_q * width && out.len() == n_q * n_keys);
+    assert!(panels.len() >= n_keys.div_ceil(LANES) * LANES * width);
+    let (q, out) = (q.as_ptr(), out.as_mut_ptr());
+    let panels = panels.chunks_exact(LANES * width);
+    for (first, panel) in (0..n_keys).step_by(LANES).zip(panels) {
+        let (panel, n) = (panel.as_ptr(), LANES.min(n_keys - first));
+        let mut t = 0;
+        // SAFETY: rows below `n_q`, and scores of `n` keys from `first` on.
+        unsafe {
+            while L::IS_WIDE && t + SCORED_ROWS <= n_q {
+                let to = (out.add(t * n_keys + first), n_keys, n);
+                score_panel::<L, SCORED_ROWS>(q.add(t * width), [nope, width], panel, scale, to);
+                t += SCORED_ROWS;
             }
-        }
-        single {
-            let (q, k) = (&q[t * width..(t + 1) * width], &keys[n * width..(n + 1) * width]);
-            // SAFETY: `t` and `n` are rows.
-            unsafe {
-                let by_content = dot::<L>(&q[..nope], &k[..nope]);
-                let by_place = dot::<L>(&q[nope..], &k[nope..]);
-                *op.add(t * n_k + n) = (by_content + by_place) * scale;
+            while t < n_q {
+                let to = (out.add(t * n_keys + first), n_keys, n);
+                score_panel::<L, 1>(q.add(t * width), [nope, width], panel, scale, to);
+                t += 1;
             }
         }
     }
@@ -245,11 +307,12 @@ unsafe fn block_part<L: Lanes>(
 const PACKED_ROWS: usize = 64;
 /// Fewest rows for which packing B pays.
 const PACKED_ROWS_MIN: usize = 8;
-/// Most registers of columns of a block.
-const COLUMNS_MAX: usize = 3;
+/// Most registers of columns of a block: with eight rows and three, compilers run out of registers.
+const COLUMNS_MAX: usize = 2;
 
 /// Copies of a part of A and of a panel of B in the order in which a block reads them: where rows lie a multiple of a
 /// few lines apart, as they do in a model, they would share a few sets of the cache and push each other out.
+#[repr(align(64))]
 struct Packed {
     a: [MaybeUninit<f32>; PACKED_ROWS * DEPTH],
     b: [MaybeUninit<f32>; COLUMNS_MAX * LANES * DEPTH],
@@ -327,21 +390,41 @@ unsafe fn column_of_blocks<L: Lanes, const N: usize>(
 ) {
     // SAFETY: rows below `m` of these columns are in bounds by the caller.
     unsafe {
-        let (b, b_row) = match m < PACKED_ROWS_MIN {
-            true => (b, g.b_row),
-            false => (packed.columns::<L, N>(g, depth, b), N * LANES),
-        };
+        if m < PACKED_ROWS_MIN {
+            return strips::<L, N>(g, m, depth, &packed.a, [a, b], g.b_row, c);
+        }
+        let b = packed.columns::<L, N>(g, depth, b);
+        strips::<L, N>(g, m, depth, &packed.a, [a, b], N * LANES, c);
+    }
+}
+
+/// [`column_of_blocks`] with B's place settled.
+#[inline(always)]
+unsafe fn strips<L: Lanes, const N: usize>(
+    g: &Product,
+    m: usize,
+    depth: usize,
+    packed: &[MaybeUninit<f32>],
+    [a, b]: [*const f32; 2],
+    b_row: usize,
+    c: *mut f32,
+) {
+    // SAFETY: rows below `m` of these columns are in bounds by the caller.
+    unsafe {
         for_each_strip! { m, L::IS_WIDE, |i, M| {
-            let (a, steps) = match g.a_col {
-                1 => (a.add(i * g.a_row), [g.a_row, 1]),
-                _ => (packed.a.as_ptr().cast::<f32>().add(i * depth), [1, M]),
-            };
-            block::<L, M, N>(depth, a, steps, b, b_row, c.add(i * g.c_row), g.c_row);
+            let c = c.add(i * g.c_row);
+            // Each with strides of its own, which the compiler then knows.
+            if g.a_col == 1 {
+                block::<L, M, N>(depth, a.add(i * g.a_row), [g.a_row, 1], b, b_row, c, g.c_row);
+            } else {
+                let a = packed.as_ptr().cast::<f32>().add(i * depth);
+                block::<L, M, N>(depth, a, [1, M], b, b_row, c, g.c_row);
+            }
         } }
     }
 }
 
-/// At most `PACKED_ROWS` rows and `DEPTH` reduced elements.
+/// At most `DEPTH` reduced elements, and `PACKED_ROWS` rows where A is packed.
 #[inline(always)]
 unsafe fn accumulate_part<L: Lanes>(
     g: &Product,
@@ -358,10 +441,6 @@ unsafe fn accumulate_part<L: Lanes>(
         // Rows that are read along are left where they are.
         if g.a_col != 1 {
             for_each_strip! { m, L::IS_WIDE, |i, M| { packed.rows::<M>(g, depth, a, i); } }
-        }
-        while L::IS_WIDE && j + 3 * LANES <= g.n && g.n - j != 4 * LANES {
-            column_of_blocks::<L, 3>(g, m, depth, packed, [a, b.add(j)], c.add(j));
-            j += 3 * LANES;
         }
         while L::IS_WIDE && j + 2 * LANES <= g.n {
             column_of_blocks::<L, 2>(g, m, depth, packed, [a, b.add(j)], c.add(j));
@@ -384,8 +463,9 @@ pub(crate) unsafe fn accumulate<L: Lanes>(g: &Product, a: &[f32], b: &[f32], c: 
     let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
     // SAFETY: every array of uninitialised values is one.
     let mut packed: Packed = unsafe { MaybeUninit::uninit().assume_init() };
-    for i in (0..g.m).step_by(PACKED_ROWS) {
-        let m = PACKED_ROWS.min(g.m - i);
+    let rows = if g.a_col == 1 { g.m.max(1) } else { PACKED_ROWS };
+    for i in (0..g.m).step_by(rows) {
+        let m = rows.min(g.m - i);
         for first in (0..g.k).step_by(DEPTH) {
             let depth = DEPTH.min(g.k - first);
             // SAFETY: `g.check` proved all rows and columns of the three in bounds.

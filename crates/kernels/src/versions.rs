@@ -101,7 +101,7 @@ macro_rules! f32_ops {
             fn multiply_adds(factor: f32, rounds: usize) -> f32;
             fn dequantize_q4_row(w: &[u8], scales: &[half::bf16], out: &mut [f32]);
             fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]);
-            fn scores(q: &[f32], keys: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]);
+            fn scores(q: &[f32], panels: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]);
             fn accumulate(g: &$crate::reference::Product, a: &[f32], b: &[f32], c: &mut [f32]);
             fn causal_sums(p: &[f32], p_row: usize, first: usize, values: &[f32], width: usize, out: &mut [f32]);
             fn softmax_with_stats(x: &mut [f32]) -> $crate::reference::AttentionRow;

@@ -7,9 +7,9 @@ use crate::shared::Shared;
 use std::ops::Range;
 
 /// Rows of x that a task takes.
-const ROWS_PER_TASK: usize = 64;
+const ROWS_PER_TASK: usize = 128;
 /// Rows of W whose gradient a task takes.
-const OUTPUTS_PER_TASK: usize = 32;
+const OUTPUTS_PER_TASK: usize = 64;
 /// Rows whose contribution to a gradient of W is taken at a time.
 const SPAN: usize = 192;
 
