@@ -104,16 +104,19 @@ impl Costume {
         properties.into_iter().flat_map(Map::keys)
     }
 
-    /// What it does in one word, its name, and after each parameter what that is by the agent's own name for it.
+    /// What it does in one word, its name, and after each parameter what its declaration says of it and what that is
+    /// by the agent's own name for it.
     #[must_use]
     pub fn naming(&self) -> String {
-        let parameters: Vec<String> =
-            self.names().zip(&self.real_names).map(|(name, real)| format!("{name} {real}")).collect();
+        let described = self.names().zip(&self.real_names).map(|(name, real)| {
+            let description = &self.declaration.parameters["properties"][name]["description"];
+            format!("; {name}: {}: {real}", description.as_str().unwrap_or_default())
+        });
         let verb = match self.tool.unwrap_or("none") {
             "search_files" => "find",
             tool => tool.split('_').next().unwrap_or(tool),
         };
-        format!("{verb} {} {}", self.declaration.name, parameters.join(", "))
+        format!("{verb} {}{}", self.declaration.name, described.collect::<String>())
     }
 }
 

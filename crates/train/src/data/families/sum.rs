@@ -2,8 +2,9 @@
 //! stands in the last thought.
 //!
 //! Each thought repeats the line that was taken last and the one that comes next, as the page shows them: what
-//! follows is copied from behind what went before, not counted. A page that is out of sight is read again from the
-//! line that was taken last.
+//! follows is copied from behind what went before, not counted. Of a table's rows it names the one by its line and
+//! writes out the other with a letter before each cell, up to the column's. A page that is out of sight is read again
+//! from the line that was taken last.
 
 use super::{Draw, World};
 use crate::data::Family;
@@ -109,22 +110,34 @@ struct List {
     text: String,
     /// For each number, its line in the file.
     line_of: Vec<usize>,
-    /// For each number, its line as thoughts show it.
-    shown: Vec<String>,
+    /// For each number, its line as thoughts show it when it is taken, and thereafter.
+    shown: Vec<[String; 2]>,
     /// The line above the first number, where there is one.
     header: Option<String>,
+    /// What a thought says of the column, where there is one, when the page is out of sight.
+    column: String,
 }
 
 fn plain(numbers: &[String]) -> List {
     List {
         text: numbers.iter().map(|number| format!("{number}\n")).collect(),
         line_of: (1..=numbers.len()).collect(),
-        shown: (1..).zip(numbers).map(|(line, number)| format!("{line}: {number}")).collect(),
+        shown: (1..)
+            .zip(numbers)
+            .map(|(line, number)| [(); 2].map(|()| format!("{line}: {number}")))
+            .collect(),
         header: None,
+        column: String::new(),
     }
 }
 
-/// A table with the numbers in one column, and that column's name. The thoughts show a row up to that column.
+/// The first cells of a row with a letter before each, as thoughts show them.
+fn lettered(line: usize, cells: &[String]) -> String {
+    let cells: Vec<String> = ('a'..).zip(cells).map(|(letter, cell)| format!("{letter} {cell}")).collect();
+    format!("{line}: {}", cells.join(", "))
+}
+
+/// A table with the numbers in one column, and that column's name.
 fn table(numbers: &[String], names: &mut Names<'_>, rng: &mut Rng) -> (List, String) {
     let n_columns = rng.within(2, N_COLUMNS_MAX);
     let target = rng.below(n_columns.min(N_SHOWN_MAX));
@@ -141,10 +154,16 @@ fn table(numbers: &[String], names: &mut Names<'_>, rng: &mut Rng) -> (List, Str
         let mut row: Vec<String> = kinds.iter().map(|&kind| cells(kind, rng)).collect();
         row[target].clone_from(number);
         text += &(row.join(",") + "\n");
-        shown.push(format!("{}: {}", idx + 2, row[..=target].join(",")));
+        shown.push([lettered(idx + 2, &row[..=target]), (idx + 2).to_string()]);
     }
-    let above = Some(format!("1: {}", header[..=target].join(",")));
-    (List { text, line_of: (2..numbers.len() + 2).collect(), shown, header: above }, header[target].clone())
+    let list = List {
+        text,
+        line_of: (2..numbers.len() + 2).collect(),
+        shown,
+        header: Some(lettered(1, &header[..=target])),
+        column: ('a'..).nth(target).map_or_else(String::new, |letter| format!(", {letter}")),
+    };
+    (list, header[target].clone())
 }
 
 /// The expert: takes line after line from what is in sight.
@@ -217,7 +236,7 @@ impl Adder {
     fn take(&self, total: &str) -> Step {
         let sign = if self.is_product { '*' } else { '+' };
         let is_first_of_page = self.list.line_of[self.at] == self.page_from;
-        let next = &self.list.shown[self.at];
+        let [next, _] = &self.list.shown[self.at];
         let thought = if is_first_of_page { next.clone() } else { self.after_last(next) };
         calculate(&format!("{total}{sign}{}", self.numbers[self.at])).thinking(&thought)
     }
@@ -225,7 +244,7 @@ impl Adder {
     /// A thought's last line, behind the line that was taken last or stands above the first.
     fn after_last(&self, line: &str) -> String {
         let last = match self.at.checked_sub(1) {
-            Some(before) => Some(&self.list.shown[before]),
+            Some(before) => Some(&self.list.shown[before][1]),
             None => self.list.header.as_ref(),
         };
         last.map_or_else(|| line.to_owned(), |last| format!("{last}\n{line}"))
@@ -233,7 +252,8 @@ impl Adder {
 
     /// The page is out of sight: it is read again from the last line that was taken.
     fn again(&self, line: usize) -> Step {
-        read_from(&self.file, line).thinking(&format!("{}, again from {line}", self.total))
+        read_from(&self.file, line)
+            .thinking(&format!("{}, again from {line}{}", self.total, self.list.column))
     }
 }
 
