@@ -1,6 +1,5 @@
 //! The plain scalar form of every operation: the definition that all other versions must equal bit for bit.
-//! Derivatives (`..._back_row` and sums of products made from them) are the exception: other versions may sum them in
-//! another order.
+//! Derivatives (`..._back_row`) are the exception: other versions may sum them in another order.
 
 use crate::quant::QuantRow;
 use crate::{GROUP, LANES, QUAD};
@@ -333,8 +332,8 @@ pub fn products(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
 }
 
 /// Attention logits of queries [T, D] against J keys, D = `width`, with the rotated part from column `nope` on:
-/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`, `out` [T, J]. The keys stand in panels of 16 side by
-/// side, [J / 16, D, 16], the last one filled up.
+/// `out[t, j] = (dot(nope parts) + dot(rotated parts)) * scale`, `out` [T, J]. Keys stand in panels of 16 side by side,
+/// [keys / 16, D, 16], the last one filled up; there may be more than J.
 pub fn scores(q: &[f32], panels: &[f32], nope: usize, width: usize, scale: f32, out: &mut [f32]) {
     let n_keys = out.len() / (q.len() / width).max(1);
     for j in 0..n_keys {
@@ -366,9 +365,14 @@ pub struct Product {
 }
 
 impl Product {
+    /// Whether there is nothing to add.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.m == 0 || self.n == 0 || self.k == 0
+    }
+
     /// Panic unless all elements are inside the three slices.
     pub(crate) fn check(&self, a: &[f32], b: &[f32], c: &[f32]) {
-        if self.m == 0 || self.n == 0 || self.k == 0 {
+        if self.is_empty() {
             return;
         }
         assert!((self.m - 1) * self.a_row + (self.k - 1) * self.a_col < a.len(), "A is inside its slice");

@@ -1,7 +1,7 @@
 //! Products of many rows by many rows over [`Lanes`], several of each in registers at a time: the training ops.
 //!
-//! [`products`] and [`scores`] give the bits of [`crate::reference::dot`]; [`accumulate`] is a plain product whose
-//! order of summation is fixed by its shape alone.
+//! [`products`] and [`scores`] give the bits of [`crate::reference::dot`]; [`accumulate`] those of its reference, one
+//! fused multiply-add for each reduced element in ascending order, however it is cut.
 //!
 //! Every function here is unsafe for one reason: it may run only where the processor has the features of `L`.
 
@@ -20,21 +20,20 @@ const SIDE: usize = 4;
 /// Reduced elements that [`accumulate`] takes at a time: a panel of B stays in the first-level cache.
 const DEPTH: usize = 192;
 
-/// `SIDE` by `SIDE` inner products, `x` and `w` rows of `k` at strides of their own.
+/// `SIDE` by `SIDE` inner products, `x` and `w` as many rows of `k`.
 #[inline(always)]
-unsafe fn tile<L: Lanes>(x: *const f32, x_stride: usize, w: *const f32, w_stride: usize, k: usize) -> L {
+unsafe fn tile<L: Lanes>(x: *const f32, w: *const f32, k: usize) -> L {
     // SAFETY: four rows of `k` on each side are readable by the caller.
     unsafe {
         let mut sums = [MaybeUninit::<L>::uninit(); SIDE * SIDE];
         if L::IS_WIDE {
-            tile_part::<L, SIDE>(x, x_stride, w, w_stride, k, &mut sums);
+            tile_part::<L, SIDE>(x, w, k, &mut sums);
         } else {
             // Sixteen sums of two registers each do not fit in sixteen registers: four at a time do.
             const HALF: usize = SIDE / 2;
             for n in [0, HALF] {
                 for t in [0, HALF] {
-                    let (x, w) = (x.add(t * x_stride), w.add(n * w_stride));
-                    tile_part::<L, HALF>(x, x_stride, w, w_stride, k, &mut sums[n * SIDE + t..]);
+                    tile_part::<L, HALF>(x.add(t * k), w.add(n * k), k, &mut sums[n * SIDE + t..]);
                 }
             }
         }
@@ -46,9 +45,7 @@ unsafe fn tile<L: Lanes>(x: *const f32, x_stride: usize, w: *const f32, w_stride
 #[inline(always)]
 unsafe fn tile_part<L: Lanes, const S: usize>(
     x: *const f32,
-    x_stride: usize,
     w: *const f32,
-    w_stride: usize,
     k: usize,
     out: &mut [MaybeUninit<L>],
 ) {
@@ -60,10 +57,10 @@ unsafe fn tile_part<L: Lanes, const S: usize>(
         while at < whole {
             let mut rows = [L::splat(0.0); S];
             for t in 0..S {
-                rows[t] = L::load(x.add(t * x_stride + at));
+                rows[t] = L::load(x.add(t * k + at));
             }
             for n in 0..S {
-                let w = L::load(w.add(n * w_stride + at));
+                let w = L::load(w.add(n * k + at));
                 for t in 0..S {
                     sums[n][t] = rows[t].fma(w, sums[n][t]);
                 }
@@ -73,10 +70,10 @@ unsafe fn tile_part<L: Lanes, const S: usize>(
         if whole < k {
             let mut rows = [L::splat(0.0); S];
             for t in 0..S {
-                rows[t] = L::load_part(x.add(t * x_stride + at), k - at);
+                rows[t] = L::load_part(x.add(t * k + at), k - at);
             }
             for n in 0..S {
-                let w = L::load_part(w.add(n * w_stride + at), k - at);
+                let w = L::load_part(w.add(n * k + at), k - at);
                 for t in 0..S {
                     sums[n][t] = rows[t].fma(w, sums[n][t]);
                 }
@@ -88,30 +85,6 @@ unsafe fn tile_part<L: Lanes, const S: usize>(
             }
         }
     }
-}
-
-/// Run one block for each tile of 4 by 4 inside `$n_x` by `$n_w`, `$t` and `$n` its first row on each side, and the
-/// other for each pair of rows that is left.
-macro_rules! for_each_tile {
-    (($n_x:expr, $n_w:expr), |$t:ident, $n:ident| whole $whole:block single $single:block) => {
-        let (n_x, n_w): (usize, usize) = ($n_x, $n_w);
-        let (x_end, w_end) = (n_x / SIDE * SIDE, n_w / SIDE * SIDE);
-        let mut $n = 0;
-        while $n < w_end {
-            let mut $t = 0;
-            while $t < x_end {
-                $whole
-                $t += SIDE;
-            }
-            $n += SIDE;
-        }
-        for $n in 0..n_w {
-            let first = if $n < w_end { x_end } else { 0 };
-            for $t in first..n_x {
-                $single
-            }
-        }
-    };
 }
 
 /// Write a tile's 16 sums to `out[t * stride + n]`.
@@ -131,16 +104,16 @@ unsafe fn store_tile<L: Lanes>(sums: L, out: *mut f32, stride: usize) {
 pub(crate) unsafe fn products<L: Lanes>(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     let (n_x, n_w) = (x.len() / k, w.len() / k);
     assert!(x.len() == n_x * k && w.len() == n_w * k && out.len() == n_x * n_w);
+    let (x_end, w_end) = (n_x / SIDE * SIDE, n_w / SIDE * SIDE);
     let (xp, wp, op) = (x.as_ptr(), w.as_ptr(), out.as_mut_ptr());
-    for_each_tile! { (n_x, n_w), |t, n|
-        whole {
+    for n in (0..w_end).step_by(SIDE) {
+        for t in (0..x_end).step_by(SIDE) {
             // SAFETY: four rows from `t` and from `n` exist on each side, and their products in `out`.
-            unsafe {
-                let sums = tile::<L>(xp.add(t * k), k, wp.add(n * k), k, k);
-                store_tile(sums, op.add(t * n_w + n), n_w);
-            }
+            unsafe { store_tile(tile::<L>(xp.add(t * k), wp.add(n * k), k), op.add(t * n_w + n), n_w) };
         }
-        single {
+    }
+    for n in 0..n_w {
+        for t in if n < w_end { x_end } else { 0 }..n_x {
             // SAFETY: `t` and `n` are rows.
             unsafe { *op.add(t * n_w + n) = dot::<L>(&x[t * k..(t + 1) * k], &w[n * k..(n + 1) * k]) };
         }
@@ -227,7 +200,7 @@ pub(crate) unsafe fn scores<L: Lanes>(
     for (first, panel) in (0..n_keys).step_by(LANES).zip(panels) {
         let (panel, n) = (panel.as_ptr(), LANES.min(n_keys - first));
         let mut t = 0;
-        // SAFETY: rows below `n_q`, and scores of `n` keys from `first` on.
+        // SAFETY: rows below `n_q`, a whole panel, and scores of `n` keys from `first` on.
         unsafe {
             while L::IS_WIDE && t + SCORED_ROWS <= n_q {
                 let to = (out.add(t * n_keys + first), n_keys, n);
@@ -311,8 +284,9 @@ const PACKED_ROWS_MIN: usize = 8;
 const COLUMNS_MAX: usize = 2;
 
 /// Copies of a part of A and of a panel of B in the order in which a block reads them: where rows lie a multiple of a
-/// few lines apart, as they do in a model, they would share a few sets of the cache and push each other out.
-#[repr(align(64))]
+/// few lines apart, as they do in a model, they would share a few sets of the cache and push each other out. Each begins on
+/// a line of the cache, or every load of a whole register would take two.
+#[repr(C, align(64))]
 struct Packed {
     a: [MaybeUninit<f32>; PACKED_ROWS * DEPTH],
     b: [MaybeUninit<f32>; COLUMNS_MAX * LANES * DEPTH],
@@ -378,7 +352,7 @@ macro_rules! for_each_strip {
     };
 }
 
-/// All packed rows of `N` registers of columns.
+/// All rows of this part, `N` registers of columns.
 #[inline(always)]
 unsafe fn column_of_blocks<L: Lanes, const N: usize>(
     g: &Product,
@@ -460,10 +434,13 @@ unsafe fn accumulate_part<L: Lanes>(
 #[inline(always)]
 pub(crate) unsafe fn accumulate<L: Lanes>(g: &Product, a: &[f32], b: &[f32], c: &mut [f32]) {
     g.check(a, b, c);
+    if g.is_empty() {
+        return;
+    }
     let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
     // SAFETY: every array of uninitialised values is one.
     let mut packed: Packed = unsafe { MaybeUninit::uninit().assume_init() };
-    let rows = if g.a_col == 1 { g.m.max(1) } else { PACKED_ROWS };
+    let rows = if g.a_col == 1 { g.m } else { PACKED_ROWS };
     for i in (0..g.m).step_by(rows) {
         let m = rows.min(g.m - i);
         for first in (0..g.k).step_by(DEPTH) {

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let number = |i: usize, otherwise: u64| rest.get(i).map_or(Ok(otherwise), |text| text.parse());
     let (first, n) = (number(0, 0)?, number(1, 1)?);
     let tokenizer = Tokenizer::from_dir(Path::new(words))?;
-    let draw = Draw { seed: 1, n_tokens: 1_408, vocab_size: tokenizer.n_vocab(), is_held_out: false };
+    let draw = Draw { seed: 1, n_tokens: 1_440, vocab_size: tokenizer.n_vocab(), is_held_out: false };
     let feed = feed::open(feed, draw, Some(Path::new(words)))?;
     let (mut n_tokens, mut n_weighty) = (0, 0);
     for index in first..first + n {

@@ -17,7 +17,7 @@ use std::path::Path;
 /// Tokens before a wrong one that are shown.
 const N_BEFORE: usize = 24;
 /// Tokens of a sequence.
-const N_TOKENS: usize = 1_408;
+const N_TOKENS: usize = 1_440;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -102,8 +102,12 @@ fn everything_in_a_call_stands_in_sight() {
         for index in 0..12 {
             let episode = episode(ask, 17, index);
             let (_, _, stretches) = played(episode, Noise::NONE, &mut Rng::at(18, index), &counter);
+            let place = format!("seed 17, index {index}, {}", ask.family.name());
             for stretch in &stretches {
-                check_sight(stretch, &format!("seed 17, index {index}, {}", ask.family.name()));
+                check_sight(stretch, &place);
+                if ask.family == Family::Sum {
+                    check_letters(stretch, &place);
+                }
             }
         }
     }
@@ -132,6 +136,44 @@ fn check_sight(stretch: &Stretch, place: &str) {
             }
         }
         seen.push('\n');
+    }
+}
+
+/// The letter of the last cell in a line of a thought: before the cell, or alone before a page is read.
+fn letter(line: &str) -> Option<char> {
+    let cell = line.rsplit(", ").next()?;
+    let cell = cell.split_once(": ").map_or(cell, |(_, cell)| cell);
+    let mut chars = cell.chars();
+    let letter = chars.next().filter(char::is_ascii_lowercase)?;
+    matches!(chars.next(), None | Some(' ')).then_some(letter)
+}
+
+/// Where a row ends is copied from an earlier thought, or found by the column's name in the header.
+fn check_letters(stretch: &Stretch, place: &str) {
+    let mut thoughts = String::new();
+    let mut weights = stretch.has_weight.iter();
+    for message in stretch.conversation.messages() {
+        let Message::Assistant(turn) = message else { continue };
+        let has_weight = *weights.next().unwrap();
+        let (before, row) = turn.reasoning.rsplit_once('\n').unwrap_or(("", &turn.reasoning));
+        thoughts = format!("{thoughts}{before}\n");
+        if let Some(letter_of_row) = letter(row).filter(|_| has_weight) {
+            let is_in_sight = thoughts.lines().any(|line| letter(line) == Some(letter_of_row));
+            assert!(is_in_sight, "{place}: {row} behind\n{thoughts}");
+        }
+        thoughts = format!("{thoughts}{row}\n");
+    }
+}
+
+#[test]
+fn every_turn_fits_into_a_reply() {
+    let policy = Profile::embedded().policy;
+    let stream =
+        Stream::new(Stage::Turns, 5, false, policy.budget_tokens + policy.reply_tokens_max, tokenizer());
+    for index in 0..300 {
+        let weights = stream.draw(index).unwrap().loss_weights;
+        let longest = weights.split(|&weight| weight == 0.0).map(<[f32]>::len).max().unwrap();
+        assert!(longest <= policy.reply_tokens_max, "index {index}: a turn of {longest} tokens");
     }
 }
 

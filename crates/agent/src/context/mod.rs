@@ -68,7 +68,7 @@ impl Profile {
                 budget_tokens: 1280,
                 low_water_tokens: 640,
                 result_tokens_max: 384,
-                reply_tokens_max: 128,
+                reply_tokens_max: 160,
             },
             // What its model was trained with.
             limits: Limits { n_lines_max: 10, line_bytes_max: 200, file_bytes_max: 64 << 20 },

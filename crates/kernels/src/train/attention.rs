@@ -70,14 +70,14 @@ pub fn forward(cpu: &Cpu, x: &Inputs<'_>, out: &mut [f32], stats: &mut [Attentio
     cpu.pool().run(x.sequences.len() * s.n_heads, &|i| {
         let (rows, h) = (&x.sequences[i / s.n_heads], i % s.n_heads);
         let head = x.head(rows, h);
-        let panels = panels(&head.keys, s.query());
+        let keys = panels(&head.keys, s.query(), LANES);
         let (mut scores, mut sums) = (Vec::new(), vec![0.0f32; QUERIES * s.v]);
         for first in (0..rows.len()).step_by(QUERIES) {
             let n = QUERIES.min(rows.len() - first);
             let n_keys = first + n;
             scores.resize(n * n_keys, 0.0);
             let q = &head.q[first * s.query()..n_keys * s.query()];
-            dispatch!(cpu.isa(), scores(q, &panels, s.nope, s.query(), x.scale, &mut scores));
+            dispatch!(cpu.isa(), scores(q, &keys, s.nope, s.query(), x.scale, &mut scores));
             let start = h * n_rows + rows.start + first;
             // SAFETY: these rows of this head belong to this task.
             let stats = unsafe { stats_of.part(start..start + n) };
@@ -169,7 +169,7 @@ impl HeadBack {
         let s = x.shape;
         let head = x.head(rows, h);
         let n = rows.len();
-        let (keys_t, values_t) = (transposed(&head.keys, s.query()), transposed(&head.values, s.v));
+        let (keys_t, values_t) = (panels(&head.keys, s.query(), n), panels(&head.values, s.v, n));
         let mut back = HeadBack {
             dq: vec![0.0; n * s.query()],
             dkeys: vec![0.0; n * s.query()],
@@ -227,27 +227,17 @@ impl HeadBack {
     }
 }
 
-/// Columns of `x` [T, C] as rows.
-fn transposed(x: &[f32], width: usize) -> Vec<f32> {
+/// Rows of `x` [T, C] in panels of `side` rows side by side, [T / side, C, side], the last filled up with zeros.
+fn panels(x: &[f32], width: usize, side: usize) -> Vec<f32> {
     let n = x.len() / width;
-    let mut out = vec![0.0f32; x.len()];
-    // Sixteen rows at a time fill whole cache lines of the output, whose rows may all fall into one cache set.
-    for (i, rows) in x.chunks(LANES * width).enumerate() {
-        for (c, out) in out.chunks_exact_mut(n).enumerate() {
-            let column = rows.iter().skip(c).step_by(width);
-            out[i * LANES..].iter_mut().zip(column).for_each(|(out, x)| *out = *x);
-        }
-    }
-    out
-}
-
-/// Rows of `x` [T, C] as panels of 16 side by side, [T / 16, C, 16], the last filled up with zeros.
-fn panels(x: &[f32], width: usize) -> Vec<f32> {
-    let n = x.len() / width;
-    let mut out = vec![0.0f32; n.div_ceil(LANES) * LANES * width];
-    for (rows, panel) in x.chunks(LANES * width).zip(out.chunks_exact_mut(LANES * width)) {
-        for (row, x) in rows.chunks_exact(width).enumerate() {
-            x.iter().zip(panel[row..].iter_mut().step_by(LANES)).for_each(|(x, out)| *out = *x);
+    let mut out = vec![0.0f32; n.div_ceil(side) * side * width];
+    for (x, panel) in x.chunks(side * width).zip(out.chunks_exact_mut(side * width)) {
+        // Sixteen rows at a time fill whole cache lines of the panel, whose rows may all fall into one cache set.
+        for (i, rows) in x.chunks(LANES * width).enumerate() {
+            for (c, out) in panel.chunks_exact_mut(side).enumerate() {
+                let column = rows.iter().skip(c).step_by(width);
+                out[i * LANES..].iter_mut().zip(column).for_each(|(out, x)| *out = *x);
+            }
         }
     }
     out

@@ -8,8 +8,10 @@ use std::ops::Range;
 
 /// Rows of x that a task takes.
 const ROWS_PER_TASK: usize = 128;
-/// Rows of W whose gradient a task takes.
-const OUTPUTS_PER_TASK: usize = 64;
+/// Fewest and most rows of W whose gradient a task takes: with many of them x is read by few tasks.
+const OUTPUTS_PER_TASK: [usize; 2] = [16, 64];
+/// Tasks a thread should find at least.
+const TASKS_PER_THREAD: usize = 2;
 /// Rows whose contribution to a gradient of W is taken at a time.
 const SPAN: usize = 192;
 
@@ -90,16 +92,19 @@ pub fn backward_weight(cpu: &Cpu, dy: &[f32], x: &[f32], k: usize, groups: &[Gra
     let mut places: Vec<&Range<usize>> = groups.iter().map(|group| &group.place).collect();
     places.sort_unstable_by_key(|place| place.start);
     assert!(places.windows(2).all(|pair| pair[0].end <= pair[1].start), "gradients share nothing");
-    let tasks: Vec<(&GradGroup, usize)> = groups
-        .iter()
-        .filter(|group| !group.rows.is_empty())
-        .flat_map(|group| (0..group.place.len() / k).step_by(OUTPUTS_PER_TASK).map(move |n| (group, n)))
+    let groups = || groups.iter().filter(|group| !group.rows.is_empty());
+    let n_outputs: usize = groups().map(|group| group.place.len() / k).sum();
+    let [least, most] = OUTPUTS_PER_TASK;
+    let per_task =
+        (n_outputs / (cpu.pool().n_threads() * TASKS_PER_THREAD)).next_multiple_of(least).clamp(least, most);
+    let tasks: Vec<(&GradGroup, usize)> = groups()
+        .flat_map(|group| (0..group.place.len() / k).step_by(per_task).map(move |n| (group, n)))
         .collect();
     let dw = Shared::new(dw);
     cpu.pool().run(tasks.len(), &|i| {
         let (group, first) = tasks[i];
         let n = group.place.len() / k;
-        let m = OUTPUTS_PER_TASK.min(n - first);
+        let m = per_task.min(n - first);
         let start = group.place.start + first * k;
         // SAFETY: places share nothing (checked above), and each row of a gradient belongs to one task.
         let dw = unsafe { dw.part(start..start + m * k) };

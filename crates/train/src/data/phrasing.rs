@@ -140,3 +140,15 @@ fn lowered(phrase: &str) -> String {
     let mut chars = phrase.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
+
+/// What stands before a cell in a thought.
+pub(super) fn letter(column_idx: usize) -> char {
+    char::from(b'a' + column_idx as u8)
+}
+
+/// The first cells of a row, up to the one that counts, each behind its letter.
+pub(super) fn lettered(cells: &[String]) -> String {
+    let cells: Vec<String> =
+        cells.iter().enumerate().map(|(idx, cell)| format!("{} {cell}", letter(idx))).collect();
+    cells.join(", ")
+}

@@ -4,6 +4,7 @@ use super::Family;
 use super::costumes;
 use super::forms::{self, Split};
 use super::names::{Names, NumberKind};
+use super::phrasing::lettered;
 use super::rng::Rng;
 use serde_json::Value;
 use std::fmt::Write;
@@ -122,7 +123,7 @@ fn running_list(rng: &mut Rng) -> String {
     text
 }
 
-/// A table with a header, then one column of it row by row.
+/// A table with a header, then its rows up to one column, a letter before each cell.
 fn columns(rng: &mut Rng) -> String {
     let mut names = Names::default();
     let n_columns = rng.within(2, 5);
@@ -134,14 +135,15 @@ fn columns(rng: &mut Rng) -> String {
     for row in &rows {
         let _ = writeln!(text, "{}", row.join(","));
     }
-    let _ = writeln!(text, "column {}", header[..=column].join(","));
+    let _ = writeln!(text, "column {}", lettered(&header[..=column]));
     for row in &rows {
-        let _ = writeln!(text, "{}", row[..=column].join(","));
+        let _ = writeln!(text, "{}", lettered(&row[..=column]));
     }
     text
 }
 
-/// Declared tools, then what each of them and of its parameters is by the agent's own name for it.
+/// Declared tools, then of each what it is, and of its parameters what was said of them and what they are, by the agent's
+/// own names.
 fn declarations(rng: &mut Rng) -> String {
     let costumes = costumes::draw(&mut Names::default(), rng);
     let declared: Vec<Value> = costumes

@@ -2,15 +2,16 @@
 //! stands in the last thought.
 //!
 //! Each thought repeats the line that was taken last and the one that comes next, as the page shows them: what
-//! follows is copied from behind what went before, not counted. Of a table's rows it names the one by its line and
-//! writes out the other with a letter before each cell, up to the column's. A page that is out of sight is read again
-//! from the line that was taken last.
+//! follows is copied from behind what went before, not counted. Of a table's rows it says the number of the one and
+//! writes out the other with a letter before each cell, up to the column's; that letter stands in the thought before,
+//! at a page's turn too. A page that is out of sight is read again from the line that was taken last.
 
 use super::{Draw, World};
 use crate::data::Family;
 use crate::data::decimal::Decimal;
 use crate::data::episode::{Episode, Expert, Files, Goal};
 use crate::data::names::{Names, NumberKind};
+use crate::data::phrasing::{letter, lettered};
 use crate::data::rng::Rng;
 use crate::data::steps::{Call, Step, calculate, read, read_from, write, wrote};
 use perilune_agent::context::words;
@@ -110,31 +111,34 @@ struct List {
     text: String,
     /// For each number, its line in the file.
     line_of: Vec<usize>,
-    /// For each number, its line as thoughts show it when it is taken, and thereafter.
-    shown: Vec<[String; 2]>,
+    /// For each number, how thoughts show its line.
+    shown: Vec<Shown>,
     /// The line above the first number, where there is one.
     header: Option<String>,
-    /// What a thought says of the column, where there is one, when the page is out of sight.
+    /// What a thought says of the column, where there is one, before a page is read.
     column: String,
+}
+
+/// A line in a thought.
+struct Shown {
+    /// When its number is taken.
+    taken: String,
+    /// When the next one's is.
+    before: String,
 }
 
 fn plain(numbers: &[String]) -> List {
     List {
         text: numbers.iter().map(|number| format!("{number}\n")).collect(),
         line_of: (1..=numbers.len()).collect(),
-        shown: (1..)
-            .zip(numbers)
-            .map(|(line, number)| [(); 2].map(|()| format!("{line}: {number}")))
-            .collect(),
+        shown: (1..).zip(numbers).map(|(line, number)| twice(format!("{line}: {number}"))).collect(),
         header: None,
         column: String::new(),
     }
 }
 
-/// The first cells of a row with a letter before each, as thoughts show them.
-fn lettered(line: usize, cells: &[String]) -> String {
-    let cells: Vec<String> = ('a'..).zip(cells).map(|(letter, cell)| format!("{letter} {cell}")).collect();
-    format!("{line}: {}", cells.join(", "))
+fn twice(line: String) -> Shown {
+    Shown { before: line.clone(), taken: line }
 }
 
 /// A table with the numbers in one column, and that column's name.
@@ -154,14 +158,16 @@ fn table(numbers: &[String], names: &mut Names<'_>, rng: &mut Rng) -> (List, Str
         let mut row: Vec<String> = kinds.iter().map(|&kind| cells(kind, rng)).collect();
         row[target].clone_from(number);
         text += &(row.join(",") + "\n");
-        shown.push([lettered(idx + 2, &row[..=target]), (idx + 2).to_string()]);
+        let line = idx + 2;
+        let taken = format!("{line}: {}", lettered(&row[..=target]));
+        shown.push(Shown { taken, before: line.to_string() });
     }
     let list = List {
         text,
         line_of: (2..numbers.len() + 2).collect(),
         shown,
-        header: Some(lettered(1, &header[..=target])),
-        column: ('a'..).nth(target).map_or_else(String::new, |letter| format!(", {letter}")),
+        header: Some(format!("1: {}", lettered(&header[..=target]))),
+        column: format!(", {}", letter(target)),
     };
     (list, header[target].clone())
 }
@@ -205,7 +211,7 @@ impl Expert for Adder {
         match self.at.checked_sub(1).map(|before| self.list.line_of[before]) {
             None => read(&self.file).thinking(&self.plan),
             Some(before) if sight.shows(before) => {
-                let thought = format!("{} {total}", words::page_more(last, line));
+                let thought = format!("{} {total}{}", words::page_more(last, line), self.list.column);
                 read_from(&self.file, line).thinking(&self.after_last(&thought))
             }
             Some(before) => self.again(before),
@@ -236,7 +242,7 @@ impl Adder {
     fn take(&self, total: &str) -> Step {
         let sign = if self.is_product { '*' } else { '+' };
         let is_first_of_page = self.list.line_of[self.at] == self.page_from;
-        let [next, _] = &self.list.shown[self.at];
+        let next = &self.list.shown[self.at].taken;
         let thought = if is_first_of_page { next.clone() } else { self.after_last(next) };
         calculate(&format!("{total}{sign}{}", self.numbers[self.at])).thinking(&thought)
     }
@@ -244,7 +250,7 @@ impl Adder {
     /// A thought's last line, behind the line that was taken last or stands above the first.
     fn after_last(&self, line: &str) -> String {
         let last = match self.at.checked_sub(1) {
-            Some(before) => Some(&self.list.shown[before][1]),
+            Some(before) => Some(&self.list.shown[before].before),
             None => self.list.header.as_ref(),
         };
         last.map_or_else(|| line.to_owned(), |last| format!("{last}\n{line}"))
